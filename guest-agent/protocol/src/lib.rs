@@ -1,0 +1,41 @@
+//! What the host and the agent in a guest say to each other.
+//!
+//! Transport is a byte stream (vsock), one stream per operation. Both sides speak in frames: a
+//! 4-byte little-endian payload length, one byte of [`FrameKind`], then the payload, at most
+//! [`MAX_FRAME`] bytes. Frames of kind `Message` carry JSON; the others carry raw bytes.
+//!
+//! At boot the agent connects to [`READY_PORT`] of the host, says [`Hello`], gets [`Welcome`] and
+//! then keeps that stream open for the life of the VM. For every operation the host connects to
+//! [`AGENT_PORT`] of the guest and sends one [`Request`].
+//!
+//! Neither side trusts the other: every length is bounded before it is allocated, and nothing
+//! that the peer sends can make a decoder panic.
+
+pub mod messages;
+
+pub use messages::*;
+
+/// The protocol's generation. A host speaks to every agent of the same generation.
+pub const GENERATION: u32 = 1;
+/// The guest port on which the agent listens for operations.
+pub const AGENT_PORT: u32 = 1024;
+/// The host port to which the agent connects when the guest is ready.
+pub const READY_PORT: u32 = 1025;
+/// Longest payload of a frame in bytes.
+pub const MAX_FRAME: usize = 256 * 1024;
+
+/// What a frame carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// JSON: one of the messages in [`messages`].
+    Message = 1,
+    /// Bytes for the program's standard input; an empty payload closes it. Host to agent.
+    Stdin = 2,
+    /// Bytes of the program's standard output. Agent to host.
+    Stdout = 3,
+    /// Bytes of the program's standard error. Agent to host.
+    Stderr = 4,
+    /// JSON: a signal to send to the program's group. Host to agent.
+    Signal = 5,
+}

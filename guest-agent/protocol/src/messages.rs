@@ -1,0 +1,131 @@
+//! The messages, as data.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Agent to host, first on the ready stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`crate::GENERATION`] of the agent.
+    pub generation: u32,
+    /// The agent's package version.
+    pub agent_version: String,
+    /// `uname -r` of the guest.
+    pub kernel_release: String,
+    /// Nanoseconds on the guest's monotonic clock when this was sent.
+    pub boot_ns: u64,
+}
+
+/// Host to agent, the answer to [`Hello`]. The agent applies it before it accepts operations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// [`crate::GENERATION`] of the host.
+    pub generation: u32,
+    /// The host's wall clock, nanoseconds since 1970.
+    pub realtime_ns: u64,
+    /// The guest's host name.
+    pub hostname: String,
+    /// Fresh random bytes, mixed into the kernel's generator. At most 256.
+    pub entropy: Vec<u8>,
+}
+
+/// Host to agent, first on an operation's stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "kebab-case")]
+pub enum Request {
+    /// Runs one program.
+    Exec(Exec),
+    /// Answers at once with [`Event::Done`].
+    Ping,
+    /// Ends all processes, writes everything out, and powers off. Answered with
+    /// [`Event::Done`] just before the power goes.
+    PowerOff,
+}
+
+/// A program to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Program and arguments; the program is looked up in the guest's `PATH`. Not empty.
+    pub argv: Vec<String>,
+    /// Added to (and overriding) the agent's default environment.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Working directory; `/` when absent.
+    #[serde(default)]
+    pub cwd: Option<String>,
+    /// User name or number from the guest's `/etc/passwd`; root when absent.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Whole group and its cgroup are killed after this many milliseconds.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
+    /// Whether the host will send standard input; `/dev/null` otherwise.
+    #[serde(default)]
+    pub stdin: bool,
+}
+
+/// Agent to host, on an operation's stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The program runs. Output frames may follow.
+    Started {
+        /// Its process id in the guest.
+        pid: u32,
+    },
+    /// The program ended; the last message of an exec. All its output has been sent.
+    Exited {
+        /// How.
+        status: ExitStatus,
+        /// Nanoseconds it ran, on the guest's monotonic clock.
+        duration_ns: u64,
+    },
+    /// The operation is done.
+    Done,
+    /// The operation failed; the last message of its stream.
+    Failed {
+        /// What kind of failure.
+        code: ErrorCode,
+        /// One sentence.
+        message: String,
+    },
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ExitStatus {
+    /// It called exit.
+    Code {
+        /// 0 to 255.
+        code: u8,
+    },
+    /// A signal ended it.
+    Signal {
+        /// The signal's number.
+        signal: u8,
+    },
+    /// It was killed because its time was up.
+    TimedOut,
+}
+
+/// Kinds of failure, stable across versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The request made no sense.
+    InvalidRequest,
+    /// The program does not exist (a shell would exit 127).
+    CommandNotFound,
+    /// The program exists and cannot be executed (a shell would exit 126).
+    CommandNotExecutable,
+    /// The working directory does not exist or is no directory.
+    BadCwd,
+    /// No such user.
+    UnknownUser,
+    /// The guest ran out of something.
+    OutOfResources,
+    /// Anything else.
+    Internal,
+}
