@@ -1,0 +1,59 @@
+# pyro: everything a person runs. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+ENVIRONMENT ?= debian:12
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+BIN := $(TARGET)/x86_64-unknown-linux-gnu/release
+SMOKE := $(BIN)/pyro-smoke
+
+# Debian packages that the targets below need, each with a file that shows it is there.
+PACKAGES := \
+	gcc:/usr/bin/gcc \
+	libc6-dev:/usr/lib/x86_64-linux-gnu/libc.a \
+	mmdebstrap:/usr/bin/mmdebstrap \
+	qemu-system-x86:/usr/bin/qemu-system-x86_64 \
+	e2fsprogs:/sbin/mke2fs
+MISSING := $(strip $(foreach p,$(PACKAGES),$(if $(wildcard $(lastword $(subst :, ,$(p)))),,$(firstword $(subst :, ,$(p))))))
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+
+##@ Main
+
+.PHONY: run
+run: build ## Boot a Debian guest in our own monitor and run a command in it
+	@$(BIN)/pyro env pull $(ENVIRONMENT)
+	@$(SMOKE) run -- $(BIN)/pyro demo $(ENVIRONMENT)
+
+.PHONY: test
+test: build check-fast test-unit test-guest ## All tests; guest-backed ones on hardware KVM or in the emulated host
+
+.PHONY: build
+build: deps ## Release binaries
+	@$(CARGO) build --release --locked --workspace
+
+##@ Parts
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## Install missing Debian packages (asks sudo when not root)
+ifneq ($(MISSING),)
+	@echo "make: installing $(MISSING)"
+	@$(AS_ROOT) apt-get update -qq
+	@$(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(MISSING) >/dev/null
+endif
+
+.PHONY: check check-fast
+check: check-fast ## Format, lints and documentation
+	@$(CARGO) doc --locked --workspace --no-deps --quiet
+check-fast:
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --release --locked --workspace --all-targets --quiet -- -D warnings
+
+.PHONY: test-unit
+test-unit: ## Tests that need no guest
+	@$(CARGO) test --release --locked --workspace --quiet
