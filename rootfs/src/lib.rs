@@ -1,1 +1,4 @@
-//! Placeholder; its owner writes the essay.
+//! The layered root: a guest's `/` as a stack of layers, served over FUSE.
+
+pub mod pack;
+pub mod tree;
