@@ -8,11 +8,25 @@
 //! then keeps that stream open for the life of the VM. For every operation the host connects to
 //! [`AGENT_PORT`] of the guest and sends one [`Request`].
 //!
+//! An operation's stream belongs to it: when the host closes or half-closes its end before the last
+//! message, the operation is given up, and a program that runs is killed with all that it started.
+//! So standard input ends with an empty `Stdin` frame, not with the stream. The agent stops reading
+//! a stream whose program does not read its input; a [`Request::Signal`] on a stream of its own
+//! passes such a queue, a `Signal` frame waits in it.
+//!
+//! A message field that the reader does not know is ignored; an operation or a frame kind that the
+//! agent does not know is answered with [`ErrorCode::InvalidRequest`].
+//!
 //! Neither side trusts the other: every length is bounded before it is allocated, and nothing
 //! that the peer sends can make a decoder panic.
 
+pub mod frame;
 pub mod messages;
 
+pub use frame::{
+    Decoder, Frame, FrameError, FrameHeader, encode, encode_into, encode_json, encode_message,
+    parse,
+};
 pub use messages::*;
 
 /// The protocol's generation. A host speaks to every agent of the same generation.

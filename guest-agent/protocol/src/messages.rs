@@ -38,6 +38,14 @@ pub enum Request {
     Exec(Exec),
     /// Answers at once with [`Event::Done`].
     Ping,
+    /// Sends a signal to the process group of a program that an exec started; answered with
+    /// [`Event::Done`], also when it has ended meanwhile.
+    Signal {
+        /// The program's process id, from [`Event::Started`].
+        pid: u32,
+        /// The signal's number, 1 to 64.
+        signal: u8,
+    },
     /// Ends all processes, writes everything out, and powers off. Answered with
     /// [`Event::Done`] just before the power goes.
     PowerOff,
@@ -63,6 +71,13 @@ pub struct Exec {
     /// Whether the host will send standard input; `/dev/null` otherwise.
     #[serde(default)]
     pub stdin: bool,
+}
+
+/// Host to agent, the payload of a frame of kind `Signal` on an exec's stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signal {
+    /// The signal's number, 1 to 64. Goes to the program's whole process group.
+    pub signal: u8,
 }
 
 /// Agent to host, on an operation's stream.
@@ -126,6 +141,7 @@ pub enum ErrorCode {
     UnknownUser,
     /// The guest ran out of something.
     OutOfResources,
-    /// Anything else.
+    /// Anything else, also a kind that this side does not know yet.
+    #[serde(other)]
     Internal,
 }
