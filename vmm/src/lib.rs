@@ -6,4 +6,8 @@
 
 pub mod config;
 pub mod control;
+pub mod layout;
+pub mod memory;
+pub mod probe;
+pub mod vcpu;
 pub mod virtio;

@@ -1,0 +1,7 @@
+//! Virtual processors: registers and CPUID before the first entry, the thread that runs one, and
+//! what its exits mean.
+
+pub mod cpuid;
+pub mod exit;
+pub mod kick;
+pub mod registers;
