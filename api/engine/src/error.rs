@@ -1,0 +1,210 @@
+//! The one error of this crate: what a person, a script and a model are told.
+//!
+//! Each error has a [`Code`] that never changes its meaning, one sentence, and a remedy: what to
+//! do about it. The cause, where there is one, is in [`std::error::Error::source`].
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// A result with the engine's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why something failed, with what to do about it.
+#[derive(Debug)]
+pub struct Error {
+    code: Code,
+    message: String,
+    remedy: String,
+    detail: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error with its sentence and remedy.
+    pub fn new(code: Code, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            remedy: remedy.into(),
+            detail: None,
+            source: None,
+        }
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Adds lines that help to find the reason, such as the end of the guest's console.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        if !detail.trim().is_empty() {
+            self.detail = Some(detail);
+        }
+        self
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// One sentence: what happened, without the cause.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> &str {
+        &self.remedy
+    }
+
+    /// Lines that help to find the reason; may be several, may hold what the guest wrote.
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
+    /// The sentence followed by its causes, each after a colon.
+    pub fn sentence(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let line = error.to_string();
+            if !text.contains(&line) {
+                text.push_str(": ");
+                text.push_str(&line);
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// What kind of failure, stable across versions.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+            /// A failure of the image store, with the store's own code.
+            Store(&'static str),
+        }
+
+        impl Code {
+            /// The code as it is printed: snake case.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                    Self::Store(code) => code,
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// `--vcpu-count` is zero or more than the monitor or the host can give.
+    VcpuCountOutOfRange = "vcpu_count_out_of_range",
+    /// `--mem-mib` is below what a guest needs or above what the host has.
+    MemoryOutOfRange = "memory_out_of_range",
+    /// A time limit is zero or longer than a day.
+    TimeOutOfRange = "time_out_of_range",
+    /// The command is empty or has a NUL byte.
+    InvalidCommand = "invalid_command",
+    /// The network policy exists and is not available yet.
+    NetworkUnavailable = "network_unavailable",
+    /// Not Linux on x86-64.
+    PlatformUnsupported = "platform_unsupported",
+    /// There is no `/dev/kvm`.
+    KvmMissing = "kvm_missing",
+    /// `/dev/kvm` may not be opened by this user.
+    KvmPermission = "kvm_permission",
+    /// `/dev/kvm` exists and cannot be used.
+    KvmUnavailable = "kvm_unavailable",
+    /// This KVM cannot run a stock guest kernel.
+    KvmCannotRunGuest = "kvm_cannot_run_guest",
+    /// A program of the product is not beside `pyro`.
+    HelperMissing = "helper_missing",
+    /// The state directory cannot be made or written.
+    StateUnwritable = "state_unwritable",
+    /// The file system of the state directory is full.
+    NoSpace = "no_space",
+    /// The monitor process could not be started.
+    MonitorStart = "monitor_start",
+    /// The monitor process ended or spoke out of turn.
+    MonitorFailed = "monitor_failed",
+    /// The guest did not get as far as its agent.
+    BootFailed = "boot_failed",
+    /// The guest's kernel crashed.
+    GuestCrashed = "guest_crashed",
+    /// The guest powered itself off or rebooted while something was still to do.
+    GuestEnded = "guest_ended",
+    /// The agent broke its protocol or went away.
+    AgentFailed = "agent_failed",
+    /// The agent could not do what it was asked.
+    ExecFailed = "exec_failed",
+    /// The VM's time to live was over.
+    TtlExpired = "ttl_expired",
+    /// Reading or writing the caller's streams failed.
+    Io = "io",
+}
+
+impl Code {
+    /// Whether the caller asked for something that can never work: a usage error.
+    pub fn is_usage(self) -> bool {
+        matches!(
+            self,
+            Self::VcpuCountOutOfRange
+                | Self::MemoryOutOfRange
+                | Self::TimeOutOfRange
+                | Self::InvalidCommand
+        )
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentence_names_each_cause_once() {
+        let io = std::io::Error::other("disk on fire");
+        let error = Error::new(Code::Io, "cannot write", "buy water").caused_by(io);
+
+        assert_eq!(error.sentence(), "cannot write: disk on fire");
+        assert_eq!(error.to_string(), "cannot write");
+    }
+
+    #[test]
+    fn blank_detail_is_no_detail() {
+        assert_eq!(
+            Error::new(Code::Io, "a", "b").with_detail(" \n").detail(),
+            None
+        );
+    }
+}
