@@ -1,11 +1,21 @@
 //! Building packed layers.
+//!
+//! [`PackedWriter`] takes a tree member by member and writes the two files of a layer;
+//! [`pack_tar`] feeds it from a tar stream. What is built is what
+//! [`Tree::open`](crate::tree::Tree::open) reads; the format itself is described beside the
+//! reader, in `tree/packed/format.rs`.
+//!
+//! A source is not trusted: its members name nothing outside the layer, because a layer has no
+//! outside (names become bytes in an index, never host paths), and its sizes are bounded.
 
+mod data;
 mod error;
-
-use std::fs::File;
-use std::io::Read;
+mod tar;
+mod writer;
 
 pub use error::PackError;
+pub use tar::pack_tar;
+pub use writer::{Metadata, PackedWriter};
 
 /// How much a layer may hold; a source beyond it is refused before it fills the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,19 +51,4 @@ pub struct PackSummary {
     pub inodes: u64,
     /// Bytes of file contents in the source, identical ones counted each time.
     pub bytes: u64,
-}
-
-/// Packs a tar stream into an immutable layer: `index_out` and `data_out` are empty files opened
-/// for reading and writing. `progress` hears the count of tar bytes read so far, now and then.
-///
-/// # Errors
-/// See [`PackError`]. What is in the two files then is of no use.
-pub fn pack_tar(
-    _reader: impl Read,
-    _index_out: &File,
-    _data_out: &File,
-    _limits: PackLimits,
-    _progress: &mut dyn FnMut(u64),
-) -> Result<PackSummary, PackError> {
-    Err(PackError::Empty)
 }

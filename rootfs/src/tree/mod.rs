@@ -1,6 +1,7 @@
 //! Storage: the tree of a guest's root over a stack of layers.
 
 mod error;
+pub(crate) mod packed;
 mod types;
 
 use std::fs::File;
@@ -115,8 +116,10 @@ impl Tree {
     pub fn content_mut(&mut self, ino: Ino) -> Result<&File, Errno> {
         Err(Errno::NOSYS)
     }
-    /// Says that a write to [`Tree::content_mut`] reached up to offset `end` at time `now`.
-    pub fn wrote(&mut self, ino: Ino, end: u64, now: Timestamp) -> Result<(), Errno> {
+    /// Says that a write to [`Tree::content_mut`] reached up to offset `end`, and when, which
+    /// becomes mtime and ctime. `None` leaves both: a write from the kernel's page cache, whose
+    /// times the kernel itself sets (`FUSE_WRITE_CACHE`).
+    pub fn wrote(&mut self, ino: Ino, end: u64, when: Option<Timestamp>) -> Result<(), Errno> {
         Err(Errno::NOSYS)
     }
     /// Asks before a write whether quota and limits allow it: `NOSPC`, `FBIG`.
@@ -175,6 +178,8 @@ impl Tree {
     /// Takes `n` references back; an unlinked inode without any is freed. Too large an `n`
     /// takes all.
     pub fn forget(&mut self, ino: Ino, n: u64) {}
+    /// Takes all references to all inodes back: the client is gone (DESTROY, or INIT again).
+    pub fn forget_all(&mut self) {}
     /// Makes content (and, unless `data_only`, nothing less than all metadata) of `ino` durable.
     pub fn fsync(&mut self, ino: Ino, data_only: bool) -> Result<(), Errno> {
         Err(Errno::NOSYS)

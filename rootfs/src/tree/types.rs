@@ -11,6 +11,15 @@ pub const NAME_MAX: usize = 255;
 /// The longest target a symbolic link may have: `PATH_MAX` of Linux less its final NUL.
 pub const SYMLINK_MAX: usize = 4095;
 
+/// The longest name of an extended attribute (`XATTR_NAME_MAX` of Linux, `limits.h`).
+pub const XATTR_NAME_MAX: usize = 255;
+
+/// The largest value of an extended attribute (`XATTR_SIZE_MAX` of Linux, `limits.h`).
+pub const XATTR_SIZE_MAX: usize = 65536;
+
+/// The longest list of names of extended attributes (`XATTR_LIST_MAX` of Linux, `limits.h`).
+pub const XATTR_LIST_MAX: usize = 65536;
+
 /// An inode's number: one for the whole stack, for ever.
 ///
 /// FUSE calls it a node id; the two are the same number here, and 1 is the root in both.

@@ -1,0 +1,3 @@
+//! Packed layers: immutable, memory-mapped.
+
+pub(crate) mod format;
