@@ -1,0 +1,1 @@
+//! `/dev/fuse`: serving a tree to the host's own kernel.
