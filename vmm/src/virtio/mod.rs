@@ -14,9 +14,13 @@
 //! needs a reset (virtio 1.2 §2.1.2).
 
 pub mod device;
+pub mod host;
 pub mod interrupt;
 pub mod iovec;
+pub mod mmio;
 pub mod queue;
+pub mod rng;
+pub mod vsock;
 
 /// Device types (virtio 1.2 §5).
 pub mod device_type {

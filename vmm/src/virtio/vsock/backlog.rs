@@ -41,7 +41,9 @@ impl Backlog {
             self.done = 0;
             if needed > self.bytes.capacity() {
                 // Doubling, but never beyond what the guest may use.
-                let target = needed.max(self.bytes.capacity() * 2).min(Self::CAPACITY.max(needed));
+                let target = needed
+                    .max(self.bytes.capacity() * 2)
+                    .min(Self::CAPACITY.max(needed));
                 self.bytes.reserve_exact(target - self.bytes.len());
             }
         }

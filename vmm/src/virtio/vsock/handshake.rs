@@ -34,7 +34,11 @@ pub(super) fn advance(stream: &UnixStream, last: bool) -> Progress {
     };
     let Some(end) = line[..seen].iter().position(|byte| *byte == b'\n') else {
         let hopeless = seen == 0 || seen == MAX_CONNECT_LINE || last;
-        return if hopeless { Progress::Refused } else { Progress::Waiting };
+        return if hopeless {
+            Progress::Refused
+        } else {
+            Progress::Waiting
+        };
     };
     let Some(port) = parse(&line[..end]) else {
         return Progress::Refused;
@@ -89,7 +93,10 @@ mod tests {
     #[test]
     fn a_whole_line_names_the_port() {
         assert_eq!(after(b"CONNECT 1024\n").0, Progress::Connect(Port(1024)));
-        assert_eq!(after(b"CONNECT 4294967295\n").0, Progress::Connect(Port(u32::MAX)));
+        assert_eq!(
+            after(b"CONNECT 4294967295\n").0,
+            Progress::Connect(Port(u32::MAX))
+        );
     }
 
     #[test]
@@ -129,7 +136,12 @@ mod tests {
             b"CONNECT \xff\n",
             b"CONNECT 00000000000000000000000000000000000001\n",
         ] {
-            assert_eq!(after(line).0, Progress::Refused, "{:?}", String::from_utf8_lossy(line));
+            assert_eq!(
+                after(line).0,
+                Progress::Refused,
+                "{:?}",
+                String::from_utf8_lossy(line)
+            );
         }
     }
 

@@ -66,12 +66,15 @@ impl<T> Slots<T> {
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (SlotId, &mut T)> {
-        self.slots.iter_mut().enumerate().filter_map(|(index, slot)| {
-            let generation = slot.generation;
-            let index = u32::try_from(index).expect("a few hundred slots at most");
-            let value = slot.value.as_mut()?;
-            Some((SlotId { index, generation }, value))
-        })
+        self.slots
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(index, slot)| {
+                let generation = slot.generation;
+                let index = u32::try_from(index).expect("a few hundred slots at most");
+                let value = slot.value.as_mut()?;
+                Some((SlotId { index, generation }, value))
+            })
     }
 
     /// Takes everything out.
