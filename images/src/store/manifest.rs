@@ -1,0 +1,135 @@
+//! What an installed environment consists of, and where it came from.
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+use crate::Recipe;
+
+/// The layout of the manifest and of the artefacts that it names.
+pub const FORMAT: u32 = 1;
+
+/// One file of the store, named by its digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artefact {
+    /// SHA-256 of the content, and so the artefact's name.
+    pub sha256: Digest,
+    /// Length in bytes.
+    pub size: u64,
+}
+
+/// The kernel of an environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelFacts {
+    /// What `uname -r` says.
+    pub release: String,
+    /// The package's file name, which holds its version.
+    pub package: String,
+    /// The uncompressed ELF kernel.
+    pub vmlinux: Artefact,
+    /// The initramfs with the modules that a guest loads.
+    pub modules: Artefact,
+}
+
+/// One immutable layer of the root, as `pyro-rootfs` packs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerFacts {
+    /// Names, attributes and where contents are.
+    pub index: Artefact,
+    /// Contents of regular files.
+    pub data: Artefact,
+    /// Number of inodes.
+    pub inodes: u64,
+}
+
+/// One archive that packages came from, as its signed release file tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archive {
+    /// Its address on the machine that pulled, without credentials; empty when not known.
+    pub uri: String,
+    /// The suite's code name.
+    pub codename: String,
+    /// The release's version, when it has one.
+    pub version: Option<String>,
+    /// When it was published, as it says itself.
+    pub date: String,
+}
+
+/// An installed environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The version of the catalogue that the recipe is from.
+    pub catalogue_version: String,
+    /// The recipe that was built.
+    pub recipe: Recipe,
+    /// Its digest: another one in the catalogue makes this install stale.
+    pub recipe_digest: Digest,
+    /// When it was built, RFC 3339, UTC.
+    pub created: String,
+    /// The kernel.
+    pub kernel: KernelFacts,
+    /// The root's immutable layers, lowest first.
+    pub layers: Vec<LayerFacts>,
+    /// Every installed package: name, version and architecture, one a line.
+    pub packages: Artefact,
+    /// Where the packages came from.
+    pub archives: Vec<Archive>,
+}
+
+impl Manifest {
+    /// Every artefact that the environment needs, with a name for people.
+    pub fn artefacts(&self) -> Vec<(Part, Artefact)> {
+        let mut artefacts = vec![
+            (Part::Kernel, self.kernel.vmlinux),
+            (Part::Modules, self.kernel.modules),
+            (Part::Packages, self.packages),
+        ];
+        for layer in &self.layers {
+            artefacts.push((Part::Index, layer.index));
+            artefacts.push((Part::Data, layer.data));
+        }
+        artefacts
+    }
+
+    /// Bytes of all artefacts.
+    pub fn size(&self) -> u64 {
+        self.artefacts()
+            .iter()
+            .map(|(_, artefact)| artefact.size)
+            .sum()
+    }
+}
+
+/// Which part of an environment an artefact is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The uncompressed kernel.
+    Kernel,
+    /// The modules' initramfs.
+    Modules,
+    /// A layer's index.
+    Index,
+    /// A layer's data.
+    Data,
+    /// The list of packages.
+    Packages,
+}
+
+impl Part {
+    /// Whether it comes from the kernel package, and not from the root.
+    pub(crate) fn of_kernel(self) -> bool {
+        matches!(self, Part::Kernel | Part::Modules)
+    }
+
+    /// What a person calls it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Part::Kernel => "the kernel",
+            Part::Modules => "the modules' initramfs",
+            Part::Index => "the root's index",
+            Part::Data => "the root's data",
+            Part::Packages => "the package list",
+        }
+    }
+}
