@@ -1,0 +1,2 @@
+//! Placeholder for minutes.
+fn main() {}
