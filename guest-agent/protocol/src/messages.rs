@@ -43,7 +43,7 @@ pub enum Request {
     Signal {
         /// The program's process id, from [`Event::Started`].
         pid: u32,
-        /// The signal's number, 1 to 64.
+        /// The signal's number, 1 to 31.
         signal: u8,
     },
     /// Ends all processes, writes everything out, and powers off. Answered with
@@ -76,7 +76,7 @@ pub struct Exec {
 /// Host to agent, the payload of a frame of kind `Signal` on an exec's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signal {
-    /// The signal's number, 1 to 64. Goes to the program's whole process group.
+    /// The signal's number, 1 to 31. Goes to the program's whole process group.
     pub signal: u8,
 }
 

@@ -1,0 +1,493 @@
+//! Serving operations: one thread, one loop, nothing in it ever blocks on a program or on the host.
+//!
+//! The [`Server`] owns every stream and every running program. It alone reaps children, so no exit
+//! status can be taken by somebody else, and orphans of every exec are reaped along the way.
+
+mod exec;
+mod leftovers;
+mod poller;
+mod stream;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use pyro_agent_protocol::{ErrorCode, Event, Frame, FrameError, FrameKind, Request};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+use rustix::process::{WaitOptions, wait};
+
+use self::exec::{Exec, named};
+use self::leftovers::Leftovers;
+use self::poller::{Interest, OperationId, Poller, Ready, Source, Watched};
+use self::stream::{Received, Stream};
+use crate::program::{self, group::Groups};
+use crate::sys::{signals, vsock};
+
+/// Most operations at a time. More are refused, with the reason.
+const OPERATIONS_MAX: usize = 1024;
+/// How long no new operation is accepted when descriptors have run out.
+const REST: Duration = Duration::from_millis(100);
+/// How long the host may take to accept the last bytes before the power goes.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Whom operations are accepted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peers {
+    /// Streams of vsock, from the host alone.
+    VsockHost,
+    /// Whoever reaches the Unix socket; its directory decides that.
+    Unix,
+}
+
+/// Why [`Server::run`] returned.
+#[derive(Debug)]
+pub(crate) enum Finished {
+    /// The power is to go off; the asker waits on this stream.
+    PowerOff(Farewell),
+    /// A signal asked for it, or the only stream to serve has ended.
+    Ended,
+}
+
+/// The stream of whoever asked for the power to go off.
+#[derive(Debug)]
+pub(crate) struct Farewell(Stream);
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Server {
+    poller: Poller,
+    signals: Watched,
+    listener: Option<(Watched, Peers)>,
+    rests_until: Option<Instant>,
+    operations: BTreeMap<OperationId, Operation>,
+    /// By process id, until it is reaped.
+    leaders: BTreeMap<i32, OperationId>,
+    leftovers: Leftovers,
+    groups: Groups,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Operation {
+    stream: Stream,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Its request has not come yet.
+    Waiting,
+    /// A program runs for it.
+    Running(Box<Exec>),
+    /// The last message is on its way.
+    Closing,
+    /// It wants the power to go off.
+    PowerOff,
+}
+
+impl Server {
+    /// A server without anything to serve. `signals` comes from [`signals::watch`].
+    pub(crate) fn new(signals: OwnedFd, groups: Groups) -> Result<Self, Errno> {
+        let poller = Poller::new()?;
+        let mut signals = Watched::new(signals, Source::Signals, &poller);
+        signals.watch(Interest::READ)?;
+        Ok(Self {
+            poller,
+            signals,
+            listener: None,
+            rests_until: None,
+            operations: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            leftovers: Leftovers::default(),
+            groups,
+            next: 1,
+        })
+    }
+
+    /// Accepts operations from this listening, non-blocking socket.
+    pub(crate) fn listen(&mut self, socket: OwnedFd, peers: Peers) -> Result<(), Errno> {
+        let mut listener = Watched::new(socket, Source::Listener, &self.poller);
+        listener.watch(Interest::READ)?;
+        self.listener = Some((listener, peers));
+        Ok(())
+    }
+
+    /// Serves one operation on this connected socket.
+    pub(crate) fn serve(&mut self, socket: OwnedFd) -> Result<(), Errno> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let id = OperationId(self.next);
+        self.next += 1;
+        let mut stream = Stream::new(socket, id, &self.poller);
+        if self.operations.len() >= OPERATIONS_MAX {
+            stream.say(&failed(
+                ErrorCode::OutOfResources,
+                format!("the guest runs {OPERATIONS_MAX} operations already"),
+            ));
+            let _ = stream.flush();
+            return Ok(());
+        }
+        stream.watch(Interest::READ)?;
+        self.operations.insert(
+            id,
+            Operation {
+                stream,
+                state: State::Waiting,
+            },
+        );
+        Ok(())
+    }
+
+    /// Serves until there is a reason not to.
+    ///
+    /// # Errors
+    /// Only what leaves the loop without eyes: a failing epoll instance.
+    pub(crate) fn run(&mut self) -> Result<Finished, Errno> {
+        loop {
+            if self.listener.is_none() && self.operations.is_empty() {
+                return Ok(Finished::Ended);
+            }
+            for ready in self.poller.wait(self.time_left())? {
+                match ready.source {
+                    Source::Listener => self.accept(),
+                    Source::Signals => {
+                        let arrived = signals::arrived(&self.signals);
+                        if arrived.terminate && !rustix::process::getpid().is_init() {
+                            return Ok(Finished::Ended);
+                        }
+                    }
+                    source => self.happened(source, ready),
+                }
+            }
+            // Cheap when nobody has ended, and no signal can be missed this way.
+            self.reap();
+            self.check_time();
+            if let Some(farewell) = self.take_farewell() {
+                return Ok(Finished::PowerOff(farewell));
+            }
+        }
+    }
+
+    /// Kills everything that any operation has started. For agents that are not PID 1.
+    pub(crate) fn kill_all(&mut self) {
+        let ids: Vec<_> = self.operations.keys().copied().collect();
+        for id in ids {
+            self.end(id, true);
+        }
+        self.leftovers.kill_all();
+        let limit = Instant::now() + Duration::from_secs(2);
+        while self.leftovers.are_dying() && Instant::now() < limit {
+            self.reap();
+            self.leftovers.tidy();
+            let _ = self.poller.wait(Some(Duration::from_millis(5)));
+        }
+    }
+
+    fn accept(&mut self) {
+        let Some((listener, peers)) = &mut self.listener else {
+            return;
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        match accept_with(&*listener, flags) {
+            Ok(socket) => {
+                let trusted = match peers {
+                    Peers::VsockHost => vsock::peer_cid(&socket) == Ok(vsock::HOST_CID),
+                    Peers::Unix => true,
+                };
+                // A program in the guest can reach the port as well; it gets no answer.
+                if trusted && let Err(errno) = self.serve(socket) {
+                    crate::log::warning(format_args!("cannot serve a stream: {errno}"));
+                }
+            }
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                let _ = listener.watch(Interest::NONE);
+                self.rests_until = Some(Instant::now() + REST);
+            }
+            // It was closed before we came, or there was none.
+            Err(_) => {}
+        }
+    }
+
+    /// Something happened to an operation's stream or to its program's pipes.
+    fn happened(&mut self, source: Source, ready: Ready) {
+        let (Source::Stream(id) | Source::Stdin(id) | Source::Output(id, _)) = source else {
+            return;
+        };
+        let Some(operation) = self.operations.get_mut(&id) else {
+            if let Source::Output(id, output) = source {
+                self.leftovers.discard(id, output);
+            }
+            return;
+        };
+        match (source, &mut operation.state) {
+            (Source::Stream(_), State::Running(_)) if ready.peer_closed => {
+                return self.end(id, true);
+            }
+            (Source::Stream(_), State::Closing) if ready.hung_up => return self.end(id, true),
+            (Source::Stream(_), State::Waiting | State::Running(_)) if ready.readable => {
+                match operation.stream.receive() {
+                    Received::Frames(frames) => self.frames(id, &frames, None),
+                    Received::Garbage(frames, error) => self.frames(id, &frames, Some(error)),
+                    Received::End => return self.end(id, true),
+                }
+            }
+            (Source::Stdin(_), State::Running(exec)) => exec.input_ready(),
+            (Source::Output(_, output), State::Running(exec)) => {
+                exec.output_ready(output, &mut operation.stream);
+            }
+            _ => {}
+        }
+        self.advance(id);
+    }
+
+    /// Frames from the host, perhaps followed by bytes that are none.
+    fn frames(&mut self, id: OperationId, frames: &[Frame], garbage: Option<FrameError>) {
+        for frame in frames {
+            let Some(operation) = self.operations.get_mut(&id) else {
+                return;
+            };
+            match &mut operation.state {
+                State::Waiting => self.request(id, frame),
+                State::Running(exec) => {
+                    if let Err(reason) = exec.frame(frame) {
+                        return self.refuse(id, reason);
+                    }
+                }
+                State::Closing | State::PowerOff => return,
+            }
+        }
+        if let Some(error) = garbage {
+            self.refuse(id, error.to_string());
+        }
+    }
+
+    /// An operation begins.
+    fn request(&mut self, id: OperationId, frame: &Frame) {
+        if frame.kind != FrameKind::Message {
+            let reason = format!(
+                "a stream begins with a request, not a frame of {:?}",
+                frame.kind
+            );
+            return self.refuse(id, reason);
+        }
+        let (answer, state) = match frame.message::<Request>() {
+            Ok(Request::Ping) => (Event::Done, State::Closing),
+            Ok(Request::Signal { pid, signal }) => (self.signal(pid, signal), State::Closing),
+            Ok(Request::PowerOff) => {
+                if let Some(operation) = self.operations.get_mut(&id) {
+                    operation.state = State::PowerOff;
+                }
+                return;
+            }
+            Ok(Request::Exec(exec)) => match program::start(&exec, &mut self.groups) {
+                Ok(program) => {
+                    let pid = program.pid;
+                    self.leaders.insert(pid.as_raw_pid(), id);
+                    let timeout = exec.timeout_ms.map(Duration::from_millis);
+                    let exec = Exec::new(program, timeout, id, &self.poller);
+                    let pid = pid.as_raw_pid().cast_unsigned();
+                    (Event::Started { pid }, State::Running(Box::new(exec)))
+                }
+                Err(error) => {
+                    let code = error.code();
+                    (failed(code, crate::log::chain(&error)), State::Closing)
+                }
+            },
+            Err(error) => {
+                let reason = crate::log::chain(&error);
+                (failed(ErrorCode::InvalidRequest, reason), State::Closing)
+            }
+        };
+        if let Some(operation) = self.operations.get_mut(&id) {
+            operation.stream.say(&answer);
+            operation.state = state;
+        }
+    }
+
+    /// Sends a signal to the program of another operation.
+    fn signal(&mut self, pid: u32, signal: u8) -> Event {
+        if named(signal).is_none() {
+            return failed(ErrorCode::InvalidRequest, format!("{signal} is no signal"));
+        }
+        let operation = i32::try_from(pid)
+            .ok()
+            .and_then(|leader| self.leaders.get(&leader))
+            .and_then(|id| self.operations.get(id));
+        if let Some(Operation {
+            state: State::Running(exec),
+            ..
+        }) = operation
+        {
+            exec.signal(signal);
+        }
+        Event::Done
+    }
+
+    /// Ends an operation whose host does not keep to the protocol, and says why.
+    fn refuse(&mut self, id: OperationId, reason: String) {
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        operation
+            .stream
+            .say(&failed(ErrorCode::InvalidRequest, reason));
+        let state = std::mem::replace(&mut operation.state, State::Closing);
+        self.give_up(id, state, true);
+    }
+
+    /// Sends, drains and watches: whatever an operation's state allows now.
+    fn advance(&mut self, id: OperationId) {
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        if operation.stream.flush().is_err() {
+            return self.end(id, true);
+        }
+        if let State::Running(exec) = &mut operation.state
+            && exec.advance(&mut operation.stream)
+        {
+            let state = std::mem::replace(&mut operation.state, State::Closing);
+            self.give_up(id, state, false);
+            return self.advance(id);
+        }
+        let watching = match &mut operation.state {
+            State::Waiting => operation.stream.watch(Interest::READ),
+            State::Running(exec) => exec.watch(&mut operation.stream),
+            State::Closing if operation.stream.queued() == 0 => return self.end(id, false),
+            State::Closing => operation.stream.watch(Interest::WRITE),
+            State::PowerOff => operation.stream.watch(Interest::NONE),
+        };
+        if let Err(errno) = watching {
+            crate::log::warning(format_args!("cannot watch a stream: {errno}"));
+            self.end(id, true);
+        }
+    }
+
+    /// Forgets an operation.
+    fn end(&mut self, id: OperationId, killed: bool) {
+        if let Some(operation) = self.operations.remove(&id) {
+            self.give_up(id, operation.state, killed);
+        }
+    }
+
+    /// Parts with what an operation was doing.
+    fn give_up(&mut self, id: OperationId, state: State, killed: bool) {
+        if let State::Running(exec) = state {
+            // Once reaped, its number may be another's.
+            if self.leaders.get(&exec.pid.as_raw_pid()) == Some(&id) {
+                self.leaders.remove(&exec.pid.as_raw_pid());
+            }
+            self.leftovers.add(id, exec.into_remains(), killed);
+        }
+    }
+
+    /// Reaps every child that has ended: programs, and orphans that became ours.
+    fn reap(&mut self) {
+        let mut any = false;
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => {
+                    any = true;
+                    let Some(id) = self.leaders.remove(&pid.as_raw_pid()) else {
+                        continue;
+                    };
+                    if let Some(Operation {
+                        state: State::Running(exec),
+                        ..
+                    }) = self.operations.get_mut(&id)
+                    {
+                        exec.reaped(status);
+                    }
+                    self.advance(id);
+                }
+                Err(Errno::INTR) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        if any {
+            self.leftovers.tidy();
+        }
+    }
+
+    /// Does what is due.
+    fn check_time(&mut self) {
+        let now = Instant::now();
+        let due: Vec<OperationId> = self
+            .operations
+            .iter()
+            .filter_map(|(id, operation)| match &operation.state {
+                State::Running(exec) => (exec.deadline()? <= now).then_some(*id),
+                _ => None,
+            })
+            .collect();
+        for id in due {
+            if let Some(Operation {
+                state: State::Running(exec),
+                ..
+            }) = self.operations.get_mut(&id)
+            {
+                exec.time_is_up(now);
+                self.advance(id);
+            }
+        }
+        self.leftovers.check_time(now);
+        if self.rests_until.is_some_and(|until| until <= now) {
+            self.rests_until = None;
+            if let Some((listener, _)) = &mut self.listener {
+                let _ = listener.watch(Interest::READ);
+            }
+        }
+    }
+
+    /// How long the loop may sleep.
+    fn time_left(&self) -> Option<Duration> {
+        let execs = self
+            .operations
+            .values()
+            .filter_map(|operation| match &operation.state {
+                State::Running(exec) => exec.deadline(),
+                _ => None,
+            });
+        let next = execs
+            .chain(self.leftovers.deadline())
+            .chain(self.rests_until)
+            .min()?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    fn take_farewell(&mut self) -> Option<Farewell> {
+        let waits = |operation: &Operation| matches!(operation.state, State::PowerOff);
+        let id = *self
+            .operations
+            .iter()
+            .find(|(_, operation)| waits(operation))?
+            .0;
+        let operation = self.operations.remove(&id)?;
+        Some(Farewell(operation.stream))
+    }
+}
+
+impl Farewell {
+    /// Tells the asker that all is done, and waits a little until it has heard.
+    pub(crate) fn done(mut self) {
+        self.0.say(&Event::Done);
+        let limit = Instant::now() + GOODBYE;
+        while self.0.queued() > 0 && Instant::now() < limit {
+            if self.0.flush().is_err() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // The bytes may still be on their way; that the host closes says that they arrived.
+        while Instant::now() < limit {
+            if matches!(self.0.receive(), Received::End) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+fn failed(code: ErrorCode, message: String) -> Event {
+    Event::Failed { code, message }
+}
