@@ -61,7 +61,7 @@ pub const SLEEP_CONTROL_PORT: u16 = 0x600;
 pub const SLEEP_STATUS_PORT: u16 = 0x601;
 /// Reset register (ACPI 6.5 §4.8.3.6).
 pub const RESET_PORT: u16 = 0x604;
-/// First serial port, the debug console.
+/// First serial port, the kernel's early console.
 pub const SERIAL_PORT: u16 = 0x3f8;
 /// Its interrupt line.
 pub const SERIAL_GSI: u32 = 4;
@@ -84,13 +84,11 @@ pub enum Slot {
     Vsock = 1,
     /// Entropy.
     Rng = 2,
-    /// Console ring.
-    Console = 3,
 }
 
 impl Slot {
     /// All slots that this version fills.
-    pub const ALL: [Self; 4] = [Self::Root, Self::Vsock, Self::Rng, Self::Console];
+    pub const ALL: [Self; 3] = [Self::Root, Self::Vsock, Self::Rng];
 
     /// Guest-physical address of the slot's registers.
     pub const fn base(self) -> u64 {
@@ -124,7 +122,7 @@ mod tests {
             );
         }
         assert_eq!(Slot::at(SLOT_BASE - 1), None);
-        assert_eq!(Slot::at(Slot::Console.base() + SLOT_SIZE), None);
+        assert_eq!(Slot::at(Slot::Rng.base() + SLOT_SIZE), None);
         assert_eq!(Slot::at(u64::MAX), None);
     }
 }

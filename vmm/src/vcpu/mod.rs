@@ -4,4 +4,7 @@
 pub mod cpuid;
 pub mod exit;
 pub mod kick;
+pub mod lapic;
+pub mod msr;
 pub mod registers;
+pub mod thread;

@@ -98,6 +98,14 @@ pub trait ActiveDevice: Send {
     /// and sets `DEVICE_NEEDS_RESET`.
     fn process(&mut self, event: Events, ops: &mut EventOps<'_>) -> Result<(), DeviceError>;
 
+    /// Makes durable what the device keeps in memory; called when the guest has ended by itself.
+    ///
+    /// # Errors
+    /// What the host says.
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+
     /// Gives the configured device back: the driver has reset it. Queues, connections and open
     /// requests are dropped; what the configuration named stays.
     fn reset(self: Box<Self>) -> Box<dyn VirtioDevice>;

@@ -14,6 +14,7 @@
 //! needs a reset (virtio 1.2 §2.1.2).
 
 pub mod device;
+pub mod fs;
 pub mod host;
 pub mod interrupt;
 pub mod iovec;

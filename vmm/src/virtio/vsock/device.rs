@@ -125,7 +125,7 @@ pub struct ActiveVsock {
     tx: ActiveQueue,
     event: ActiveQueue,
     interrupt: Interrupt,
-    muxer: Muxer,
+    pub(super) muxer: Muxer,
     /// Readable while a budget ran out with work left.
     again: OwnedFd,
     /// The guest is to be told that all connections are gone.

@@ -1,0 +1,125 @@
+//! Port and memory accesses that leave the guest, and who answers them.
+//!
+//! The table is fixed: three device slots, the serial port, the power registers. Everything else
+//! reads as all ones (ports) or zero (memory) and ignores writes. Each device has a lock of its
+//! own, held for one register access; no access takes two.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use vm_superio::serial::NoEvents;
+use vm_superio::{Serial, Trigger};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::console::Console;
+use crate::layout::{SERIAL_PORT, SLEEP_STATUS_PORT, Slot};
+use crate::power::{self, PowerEvent};
+use crate::virtio::mmio::MmioTransport;
+
+/// Number of ports of a 16550.
+const SERIAL_PORTS: u16 = 8;
+/// `WAK_STS`, the only bit of the sleep status register (ACPI 6.5 §4.8.3.7.2): never set, since
+/// nothing wakes up here.
+const SLEEP_STATUS: u8 = 0;
+
+/// The serial port's interrupt.
+#[derive(Debug)]
+pub struct SerialLine(EventFd);
+
+impl Trigger for SerialLine {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.write(1)
+    }
+}
+
+/// All that answers outside of KVM.
+pub struct Bus {
+    slots: Vec<Mutex<MmioTransport>>,
+    serial: Mutex<Serial<SerialLine, NoEvents, Console>>,
+    port_exits: AtomicU64,
+    memory_exits: AtomicU64,
+}
+
+impl Bus {
+    /// A bus with these devices, in the order of [`Slot::ALL`].
+    ///
+    /// # Panics
+    /// When a slot is missing or at another place.
+    pub fn new(devices: Vec<MmioTransport>, serial_line: EventFd, console: Console) -> Self {
+        assert!(
+            devices.iter().map(MmioTransport::slot).eq(Slot::ALL),
+            "every slot has its device, in order"
+        );
+        Self {
+            slots: devices.into_iter().map(Mutex::new).collect(),
+            serial: Mutex::new(Serial::new(SerialLine(serial_line), console)),
+            port_exits: AtomicU64::new(0),
+            memory_exits: AtomicU64::new(0),
+        }
+    }
+
+    /// Port exits so far.
+    pub fn port_exits(&self) -> u64 {
+        self.port_exits.load(Ordering::Relaxed)
+    }
+
+    /// Memory-mapped exits so far.
+    pub fn memory_exits(&self) -> u64 {
+        self.memory_exits.load(Ordering::Relaxed)
+    }
+
+    /// The guest reads from a port. `data` is filled.
+    pub fn port_read(&self, port: u16, data: &mut [u8]) {
+        self.port_exits.fetch_add(1, Ordering::Relaxed);
+        // An access to nothing reads all ones, as on a PC.
+        data.fill(0xff);
+        let [byte] = data else { return };
+        if port == SLEEP_STATUS_PORT {
+            *byte = SLEEP_STATUS;
+        } else if let Some(register) = serial_register(port) {
+            *byte = lock(&self.serial).read(register);
+        }
+    }
+
+    /// The guest writes to a port.
+    pub fn port_write(&self, port: u16, data: &[u8]) -> Option<PowerEvent> {
+        self.port_exits.fetch_add(1, Ordering::Relaxed);
+        let [byte] = *data else { return None };
+        if let Some(register) = serial_register(port) {
+            // A failing interrupt only means that the driver polls; the console cannot fail.
+            let _ = lock(&self.serial).write(register, byte);
+            return None;
+        }
+        power::written(port, byte)
+    }
+
+    /// The guest reads from an address that is not RAM. `data` is filled.
+    pub fn memory_read(&self, address: u64, data: &mut [u8]) {
+        self.memory_exits.fetch_add(1, Ordering::Relaxed);
+        match Slot::at(address) {
+            Some((slot, offset)) => lock(&self.slots[slot as usize]).read(offset, data),
+            None => data.fill(0),
+        }
+    }
+
+    /// The guest writes to an address that is not RAM.
+    pub fn memory_write(&self, address: u64, data: &[u8]) {
+        self.memory_exits.fetch_add(1, Ordering::Relaxed);
+        if let Some((slot, offset)) = Slot::at(address) {
+            lock(&self.slots[slot as usize]).write(offset, data);
+        }
+    }
+}
+
+fn serial_register(port: u16) -> Option<u8> {
+    let register = port.checked_sub(SERIAL_PORT).filter(|register| *register < SERIAL_PORTS)?;
+    u8::try_from(register).ok()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic in any thread ends the process; there is no half-done state to see.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

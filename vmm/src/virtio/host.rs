@@ -1,0 +1,217 @@
+//! The thread that active devices run on.
+//!
+//! A [`DeviceThread`] runs an event loop for any number of devices. It owns them while it runs;
+//! transports reach it through a [`DeviceHost`], which can only hand a device over
+//! ([`DeviceHost::adopt`]) or ask for it back ([`DeviceHost::release`]). Both take effect between
+//! two events, so always at a request boundary.
+//!
+//! Parking *ends* the thread: it returns its devices to the owner of the VM, where they are plain
+//! data that no thread and no lock refers to. Going on means a new thread for the same devices,
+//! after `fork(2)` in whichever process is the VM then.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use event_manager::{
+    EventManager, EventOps, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
+};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::device::{ActiveDevice, DeviceError};
+use super::interrupt::Interrupt;
+use crate::layout::Slot;
+
+/// Threads need little: the deepest user is the file server.
+const STACK_SIZE: usize = 512 << 10;
+
+/// A device on its thread.
+pub struct Hosted {
+    slot: Slot,
+    device: Box<dyn ActiveDevice>,
+    interrupt: Interrupt,
+    /// The device failed; it is only kept until its driver resets it.
+    broken: bool,
+}
+
+impl Hosted {
+    /// See [`ActiveDevice::flush`].
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.device.flush()
+    }
+
+    fn fail(&mut self, error: &DeviceError) {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+        let slot = self.slot;
+        eprintln!("pyro-vmm: device {slot:?} stopped: {error}{}", cause.unwrap_or_default());
+        self.broken = true;
+        self.interrupt.needs_reset();
+    }
+}
+
+/// Where devices run, as a transport sees it. Clones name the same thread.
+#[derive(Clone)]
+pub struct DeviceHost {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    commands: Mutex<VecDeque<Command>>,
+    /// Readable while there are commands.
+    wake: EventFd,
+}
+
+enum Command {
+    Adopt(Hosted),
+    Release(Slot, Sender<Box<dyn ActiveDevice>>),
+    Park,
+}
+
+impl DeviceHost {
+    /// A host whose thread has not been started yet; what it is asked for until then is done
+    /// when it starts.
+    ///
+    /// # Errors
+    /// When the host has no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        let wake = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        Ok(Self { shared: Arc::new(Shared { commands: Mutex::default(), wake }) })
+    }
+
+    /// Hands a device over. Its events are handled soon after.
+    pub fn adopt(&self, slot: Slot, device: Box<dyn ActiveDevice>, interrupt: Interrupt) {
+        self.send(Command::Adopt(Hosted { slot, device, interrupt, broken: false }));
+    }
+
+    /// Takes a device back. Waits until the thread has come to a request boundary.
+    ///
+    /// # Panics
+    /// When the slot has no device here: its transport knows that it handed one over.
+    pub fn release(&self, slot: Slot) -> Box<dyn ActiveDevice> {
+        let (reply, receive) = mpsc::channel();
+        self.send(Command::Release(slot, reply));
+        receive.recv().expect("the thread runs while processors run, and holds the device")
+    }
+
+    fn send(&self, command: Command) {
+        // A panic elsewhere cannot leave the queue half-changed.
+        self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner).push_back(command);
+        // At the counter's limit it is readable anyway.
+        let _ = self.shared.wake.write(1);
+    }
+
+    fn receive(&self) -> Option<Command> {
+        self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+/// A running device thread. It must be parked, not dropped.
+pub struct DeviceThread {
+    host: DeviceHost,
+    thread: JoinHandle<Vec<Hosted>>,
+}
+
+impl DeviceThread {
+    /// Starts a thread for `devices` and for what `host` is asked to adopt.
+    ///
+    /// # Errors
+    /// When the host has no thread left.
+    pub fn start(name: &str, host: DeviceHost, devices: Vec<Hosted>) -> io::Result<Self> {
+        let inner = host.clone();
+        let manager = EventManager::new().map_err(io::Error::other)?;
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(STACK_SIZE)
+            .spawn(move || run(manager, &inner, devices))?;
+        Ok(Self { host, thread })
+    }
+
+    /// Ends the thread at a request boundary and returns its devices.
+    pub fn park(self) -> Vec<Hosted> {
+        self.host.send(Command::Park);
+        self.thread.join().expect("a panic in a device thread aborts the process")
+    }
+}
+
+/// Who gets events.
+enum Subscriber {
+    /// The wake-up for commands; they are done between two rounds.
+    Wake(DeviceHost),
+    Device(Hosted),
+}
+
+impl MutEventSubscriber for Subscriber {
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        match self {
+            Self::Wake(host) => {
+                ops.add(Events::new(&host.shared.wake, EventSet::IN))
+                    .expect("an empty event loop takes one descriptor");
+            }
+            Self::Device(hosted) if hosted.broken => {}
+            Self::Device(hosted) => {
+                if let Err(error) = hosted.device.register(ops) {
+                    hosted.fail(&error);
+                }
+            }
+        }
+    }
+
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        match self {
+            Self::Wake(host) => drop(host.shared.wake.read()),
+            // It was broken by an earlier event; its descriptors are not watched any more.
+            Self::Device(hosted) if hosted.broken => drop(ops.remove(events)),
+            Self::Device(hosted) => {
+                if let Err(error) = hosted.device.process(events, ops) {
+                    hosted.fail(&error);
+                }
+            }
+        }
+    }
+}
+
+fn run(
+    mut manager: EventManager<Subscriber>,
+    host: &DeviceHost,
+    devices: Vec<Hosted>,
+) -> Vec<Hosted> {
+    let mut ids: HashMap<Slot, SubscriberId> = HashMap::new();
+    manager.add_subscriber(Subscriber::Wake(host.clone()));
+    for hosted in devices {
+        let slot = hosted.slot;
+        ids.insert(slot, manager.add_subscriber(Subscriber::Device(hosted)));
+    }
+    loop {
+        while let Some(command) = host.receive() {
+            match command {
+                Command::Adopt(hosted) => {
+                    let slot = hosted.slot;
+                    ids.insert(slot, manager.add_subscriber(Subscriber::Device(hosted)));
+                }
+                Command::Release(slot, reply) => {
+                    if let Some(hosted) = ids.remove(&slot).and_then(|id| take(&mut manager, id)) {
+                        // The transport waits for it.
+                        let _ = reply.send(hosted.device);
+                    }
+                }
+                Command::Park => {
+                    return ids.into_values().filter_map(|id| take(&mut manager, id)).collect();
+                }
+            }
+        }
+        manager.run().expect("an event loop over its own descriptors cannot fail");
+    }
+}
+
+fn take(manager: &mut EventManager<Subscriber>, id: SubscriberId) -> Option<Hosted> {
+    match manager.remove_subscriber(id) {
+        Ok(Subscriber::Device(hosted)) => Some(hosted),
+        Ok(Subscriber::Wake(_)) | Err(_) => None,
+    }
+}
