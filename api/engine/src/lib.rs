@@ -10,11 +10,14 @@
 //! it ([`run_dir`]).
 
 pub mod capture;
+pub mod doctor;
+pub mod environments;
 pub mod error;
 pub mod exec;
 pub mod kvm;
 pub mod limits;
 pub mod machine;
+pub mod oneshot;
 pub mod paths;
 pub mod run_dir;
 

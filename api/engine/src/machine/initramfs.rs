@@ -3,14 +3,66 @@
 //! The environment brings an archive with the kernel's modules; this one is laid behind it and
 //! brings `/init`. So a new agent needs no new environment.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
+use pyro_images::initramfs::Archive;
+
+use super::sockets::memory_file;
 use crate::error::{Code, Error, Result};
 
-/// An archive that holds the agent as `/init`.
+/// Largest agent that is believed to be one: far above what it takes.
+const MAX_AGENT_BYTES: u64 = 64 << 20;
+
+/// An archive that holds the agent as `/init`, in memory.
 pub(super) fn agent_archive(agent: &Path) -> Result<File> {
-    let _ = agent;
-    let _ = (Code::Io, Error::message);
-    File::open("/dev/null").map_err(|e| Error::new(Code::Io, "", "").caused_by(e))
+    let failed = |e: io::Error| {
+        Error::new(
+            Code::HelperMissing,
+            format!("cannot use the agent {}", agent.display()),
+            "build or install all of pyro's programs together, or set PYRO_AGENT to its path",
+        )
+        .caused_by(e)
+    };
+    let size = fs::metadata(agent).map_err(failed)?.len();
+    if size == 0 || size > MAX_AGENT_BYTES {
+        return Err(failed(io::Error::other(format!(
+            "{size} bytes are no agent"
+        ))));
+    }
+    let program = fs::read(agent).map_err(failed)?;
+    let mut archive = Archive::new(Vec::with_capacity(program.len() + 1024));
+    archive.file("init", 0o755, &program).map_err(failed)?;
+    let bytes = archive.finish().map_err(failed)?;
+    memory_file("pyro-agent", &bytes).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    #[test]
+    fn the_archive_starts_with_an_executable_init() {
+        let mut file = agent_archive(Path::new("/bin/true")).expect("an archive");
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).expect("read");
+
+        // newc: magic, inode, mode, each 8 hexadecimal digits after the 6 of the magic.
+        assert_eq!(&bytes[..6], b"070701");
+        assert_eq!(&bytes[14..22].to_ascii_lowercase(), b"000081ed");
+        assert_eq!(&bytes[110..115], b"init\0");
+    }
+
+    #[test]
+    fn a_missing_or_empty_agent_is_refused() {
+        let empty = tempfile::NamedTempFile::new().expect("temporary file");
+        for path in [Path::new("/nonexistent"), empty.path()] {
+            assert_eq!(
+                agent_archive(path).expect_err("refused").code(),
+                Code::HelperMissing
+            );
+        }
+    }
 }

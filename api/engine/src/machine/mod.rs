@@ -277,6 +277,11 @@ impl Machine {
         self.control.ended()
     }
 
+    /// The error for a VM that ended while something was still to do.
+    pub fn ended_early(&self, ended: &Ended) -> Error {
+        end::before_done(ended)
+    }
+
     /// The error for a connection that broke: how the VM ended, when it did.
     pub async fn lost(
         &mut self,

@@ -1,0 +1,109 @@
+//! Environments as the engine uses them: the store of [`pyro_images`] at this host's place, with
+//! the engine's errors.
+
+use pyro_images::{Catalogue, Installed, Manifest, Recipe, State, Store, Summary};
+
+use crate::error::{Code, Error, Result};
+use crate::machine::Artefacts;
+use crate::paths::Paths;
+
+impl From<pyro_images::Error> for Error {
+    fn from(error: pyro_images::Error) -> Self {
+        Error::new(Code::Store(error.code()), error.to_string(), error.remedy()).caused_by(error)
+    }
+}
+
+/// An environment that is open and verified.
+#[derive(Debug)]
+pub struct Opened {
+    /// What a VM boots from.
+    pub artefacts: Artefacts,
+    /// What it is.
+    pub manifest: Manifest,
+    /// [`State::Warm`] or [`State::Stale`].
+    pub state: State,
+}
+
+/// The store at this host's place.
+pub fn store(paths: &Paths) -> Store {
+    Store::new(&paths.images)
+}
+
+/// The recipe of a name; an unknown one is refused with the nearest.
+pub fn recipe(name: &str) -> Result<&'static Recipe> {
+    Ok(Catalogue::builtin().recipe(name)?)
+}
+
+/// All environments with their states.
+pub fn list(paths: &Paths) -> Vec<Summary> {
+    store(paths).list(Catalogue::builtin())
+}
+
+/// Opens an environment; `None` when it is not installed, or so old that it cannot be used.
+///
+/// # Errors
+/// The store's `environment_damaged` among others: that is never repaired silently.
+pub fn open_installed(paths: &Paths, recipe: &Recipe) -> Result<Option<Opened>> {
+    use pyro_images::Error::{EnvironmentCold, EnvironmentStale};
+    match store(paths).open(recipe) {
+        Ok(installed) => Ok(Some(installed.into())),
+        Err(EnvironmentCold { .. } | EnvironmentStale { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl From<Installed> for Opened {
+    fn from(installed: Installed) -> Self {
+        let Installed {
+            kernel,
+            modules,
+            layers,
+            manifest,
+            state,
+        } = installed;
+        let layers = layers
+            .into_iter()
+            .map(|layer| (layer.index, layer.data))
+            .collect();
+        Self {
+            artefacts: Artefacts {
+                kernel,
+                modules,
+                layers,
+            },
+            manifest,
+            state,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_nearest() {
+        let error = recipe("debain:12").expect_err("unknown");
+
+        assert_eq!(error.code().as_str(), "unknown_environment");
+        assert!(error.remedy().contains("debian:12"), "{}", error.remedy());
+    }
+
+    #[test]
+    fn a_store_that_does_not_exist_has_only_cold_environments() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let paths = Paths::from_variables(
+            |name| (name == "PYRO_IMAGE_DIR").then(|| folder.path().join("none").into()),
+            None,
+        );
+
+        assert!(
+            list(&paths)
+                .iter()
+                .all(|summary| summary.state == State::Cold)
+        );
+        let recipe = recipe("debian:12").expect("known");
+        assert!(open_installed(&paths, recipe).expect("no error").is_none());
+        assert!(!folder.path().join("none").exists());
+    }
+}
