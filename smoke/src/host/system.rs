@@ -1,0 +1,283 @@
+//! The small Debian system that the emulated host runs, built once.
+//!
+//! `mmdebstrap` makes it from the machine's own mirror; two hooks of ours take the release's cloud
+//! kernel and fill an ext4 image without root's help: both run wherever mmdebstrap unpacks. The
+//! result is kept under the digest of the recipe and published by a rename.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use super::HostDir;
+use super::apt::Mirror;
+use super::dirs::{make_private, open_lock};
+
+/// Counted up when the recipe changes in a way that nothing below shows.
+const RECIPE: u32 = 1;
+/// Beside mmdebstrap's `minbase`.
+const PACKAGES: &str = "e2fsprogs,iproute2,kmod,procps,strace,util-linux";
+/// Left out of every package.
+const EXCLUDED: &[&str] = &[
+    "/usr/share/doc/*",
+    "/usr/share/info/*",
+    "/usr/share/locale/*",
+    "/usr/share/man/*",
+];
+/// What the kernel needs to see its root.
+const EARLY_MODULES: &str = "virtio_pci virtio_blk";
+/// What is loaded from the root, or wanted by the tests that run inside.
+const LATER_MODULES: &str =
+    "virtiofs virtio_net virtio_console virtio_rng kvm_amd kvm_intel overlay loop tun";
+/// Size of the root as the system sees it; the image is sparse.
+const IMAGE_SIZE: u64 = 24 << 30;
+/// The image's file descriptor in the hooks.
+const IMAGE_FD: &str = "9";
+const SYSTEM_HOOK: &str = include_str!("system.sh");
+const IMAGE_HOOK: &str = include_str!("image.sh");
+
+/// A built system.
+#[derive(Debug, Clone)]
+pub struct System {
+    folder: PathBuf,
+}
+
+impl System {
+    /// The ext4 image of the root; never written to.
+    #[must_use]
+    pub fn image(&self) -> PathBuf {
+        self.folder.join("root.ext4")
+    }
+
+    /// The kernel.
+    #[must_use]
+    pub fn kernel(&self) -> PathBuf {
+        self.folder.join("vmlinuz")
+    }
+
+    /// Folder of the modules for the initramfs, to be loaded in the order of their names.
+    #[must_use]
+    pub fn modules(&self) -> PathBuf {
+        self.folder.join("modules")
+    }
+
+    /// The system for this machine, built first when it is not there. `say` gets a line per step.
+    ///
+    /// # Errors
+    /// When a tool is missing, the mirror does not answer, or the disk is full.
+    pub fn ensure(host: &HostDir, say: &mut dyn FnMut(&str)) -> Result<Self> {
+        let mirror = Mirror::of_this_machine()?;
+        let folder = host.systems().join(recipe_digest(&mirror.suite));
+        let system = Self { folder };
+        if system.folder.is_dir() {
+            return Ok(system);
+        }
+        make_private(&host.systems())?;
+        let lock = open_lock(&host.systems().join("build.lock"))?;
+        if lock.try_lock().is_err() {
+            say("another process builds the emulated host's system: waiting for it");
+            lock.lock()?;
+        }
+        if system.folder.is_dir() {
+            return Ok(system);
+        }
+        remove_leftovers(&host.systems())?;
+        system.build(&host.systems().join("unfinished"), &mirror, say)?;
+        Ok(system)
+    }
+
+    fn build(&self, work: &Path, mirror: &Mirror, say: &mut dyn FnMut(&str)) -> Result<()> {
+        require_tools()?;
+        say(&format!(
+            "building the emulated host's system (Debian {}, once, about a minute; kept in {})",
+            mirror.suite,
+            self.folder.display()
+        ));
+        fs::create_dir(work)?;
+        let image = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(work.join("root.ext4"))?;
+        image.set_len(IMAGE_SIZE)?;
+        let work_path = work
+            .to_str()
+            .context("the cache folder's path is not UTF-8")?;
+        let mut command = Command::new("mmdebstrap");
+        command.args([
+            "--variant=minbase",
+            "--format=null",
+            &format!("--include={PACKAGES}"),
+        ]);
+        for pattern in EXCLUDED {
+            command.arg(format!("--dpkgopt=path-exclude={pattern}"));
+        }
+        let settings = format!("root=$1 early='{EARLY_MODULES}' later='{LATER_MODULES}'");
+        command
+            .arg(format!("--customize-hook={settings}\n{SYSTEM_HOOK}"))
+            .arg(format!(
+                "--customize-hook=copy-out /boot/pyro {}",
+                quote(work_path)
+            ))
+            .arg(format!("--customize-hook=root=$1\n{IMAGE_HOOK}"))
+            .args([&mirror.suite, "/dev/null"])
+            .args(&mirror.sources);
+        // The hooks know the image by its number only: the shell passes it on.
+        let image_path = format!("/proc/self/fd/{}", image.as_raw_fd());
+        let mut shell = Command::new("sh");
+        shell
+            .arg("-c")
+            .arg(format!("exec {IMAGE_FD}<>{image_path} && exec \"$@\""))
+            .arg("sh");
+        shell.arg(command.get_program()).args(command.get_args());
+        rustix::io::fcntl_setfd(&image, rustix::io::FdFlags::empty())?;
+        shell
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        crate::spawn::end_with_parent(&mut shell);
+        let mut child = shell.spawn().context("mmdebstrap cannot be started")?;
+        let mut log = Vec::new();
+        if let Some(stderr) = child.stderr.take() {
+            for line in BufReader::new(stderr).lines() {
+                let line = line?;
+                if let Some(step) = line.strip_prefix("I: ").filter(|step| is_news(step)) {
+                    say(&format!("  {step}"));
+                }
+                log.push(line);
+            }
+        }
+        let status = child.wait()?;
+        if !status.success() {
+            let from = log.len().saturating_sub(15);
+            bail!(
+                "the emulated host's system cannot be built: mmdebstrap failed ({status})\n{}\n\
+                 Check that the machine's Debian mirror answers (`apt-get update`) and that the disk has 2 GB free.",
+                log[from..].join("\n")
+            );
+        }
+        for name in ["vmlinuz", "modules"] {
+            fs::rename(work.join("pyro").join(name), work.join(name))
+                .context("the kernel was not copied out")?;
+        }
+        image.sync_all()?;
+        fs::rename(work, &self.folder)?;
+        say("  done");
+        Ok(())
+    }
+}
+
+/// Whether a line of mmdebstrap's is one that a person waits for.
+fn is_news(step: &str) -> bool {
+    [
+        "running apt-get update",
+        "downloading packages",
+        "extracting",
+        "installing",
+    ]
+    .iter()
+    .any(|word| step.starts_with(word))
+}
+
+/// One word of a shell's command line, whatever is in it.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn recipe_digest(suite: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in [
+        suite,
+        PACKAGES,
+        EARLY_MODULES,
+        LATER_MODULES,
+        SYSTEM_HOOK,
+        IMAGE_HOOK,
+        &RECIPE.to_string(),
+    ] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    for pattern in EXCLUDED {
+        hash.update(pattern.as_bytes());
+    }
+    let digest = hash.finalize();
+    digest
+        .iter()
+        .take(12)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// What a killed build, or an older recipe, left behind.
+fn remove_leftovers(systems: &Path) -> Result<()> {
+    let unfinished = systems.join("unfinished");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).context("an unfinished build cannot be removed")?;
+    }
+    Ok(())
+}
+
+/// Tells which programs are missing, and the packages that hold them.
+///
+/// # Errors
+/// When any is missing.
+pub fn require_tools() -> Result<()> {
+    let tools = [
+        ("mmdebstrap", "mmdebstrap"),
+        ("mke2fs", "e2fsprogs"),
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        (super::machine::VIRTIOFSD, "qemu-system-common"),
+    ];
+    let missing: Vec<_> = tools
+        .iter()
+        .filter(|(program, _)| find_program(program).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let programs: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
+    let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    bail!(
+        "the emulated host needs {}, missing here\n  fix: apt-get install {} (or `make deps`)",
+        programs.join(", "),
+        packages.join(" ")
+    )
+}
+
+fn find_program(name: &str) -> Option<PathBuf> {
+    if name.starts_with('/') {
+        return Some(PathBuf::from(name)).filter(|path| path.is_file());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(system)
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_word_stays_one_word() {
+        let odd = "a b'c$(d)\n";
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(format!("printf %s {}", quote(odd)))
+            .output()
+            .unwrap();
+        assert_eq!(output.stdout, odd.as_bytes());
+    }
+
+    #[test]
+    fn the_recipe_of_another_suite_is_another() {
+        assert_ne!(recipe_digest("bookworm"), recipe_digest("trixie"));
+    }
+}
