@@ -1,14 +1,37 @@
 //! Storage: the tree of a guest's root over a stack of layers.
+//!
+//! A root is a copy-on-write *inode space*, not an overlay of paths. Every inode has one number
+//! for ever, and a layer is a delta of two maps over those beneath it: inode to record, and
+//! directory and name to inode. A question goes from the top down to the first layer that has an
+//! answer. So hard links, renamed directories and changed owners of what lies in lower layers
+//! need no special case, and metadata never costs a copy of content.
+//!
+//! - `packed`: immutable layers, searched where they lie in mapped memory.
+//! - `writable`: the layer on top, in memory with a journal and content files behind it.
+//! - [`Tree`] is both as POSIX sees them: `names`, `attributes`, `xattrs` and `data` hold its
+//!   operations, `durable` what outlives the process.
+//!
+//! Nothing that a guest says is ever a path of the host: names are bytes in maps, contents are
+//! files called by inode number.
 
+mod attributes;
+mod copy;
+mod data;
+mod durable;
 mod error;
+mod names;
 pub(crate) mod packed;
+mod rename;
 mod types;
+mod writable;
+mod xattrs;
 
-use std::fs::File;
-use std::ops::ControlFlow;
+use std::collections::HashMap;
 
-use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+
+use self::packed::{Found, PackedStack};
+use self::writable::{Node, NodeContent, Writable, Xattrs};
 
 pub use error::OpenError;
 pub use types::*;
@@ -16,180 +39,190 @@ pub use types::*;
 /// A guest's root file system over its stack of layers.
 ///
 /// One owner uses it at a time; every method does its work before it returns and holds nothing
-/// after. Errors are exactly those that the guest shall see.
+/// after. Errors are exactly those that the guest shall see: `STALE` for an inode number that
+/// names nothing, `IO` for a damaged layer, the host's own where the host fails.
+///
+/// Changes are in memory first and reach the journal in groups; [`Tree::sync`] and
+/// [`Tree::fsync`] are what makes them last.
 #[derive(Debug)]
-pub struct Tree {}
+pub struct Tree {
+    packed: PackedStack,
+    writable: Writable,
+    quota: Quota,
+    /// FUSE's lookup counts.
+    references: HashMap<Ino, u64>,
+    clock: fn() -> Timestamp,
+}
 
-#[allow(
-    clippy::missing_errors_doc,
-    unused_variables,
-    clippy::needless_pass_by_value
-)]
+/// An inode where the topmost layer that knows it has it.
+#[derive(Clone, Copy)]
+enum View<'a> {
+    Node(&'a Node),
+    Packed(Found<'a>),
+}
+
 impl Tree {
-    /// Opens a stack; recovers the writable layer from a crash.
+    /// Opens a stack; what a crash left of the writable layer is set right.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Nothing that was synced is ever dropped to make it open.
     pub fn open(stack: StackFiles) -> Result<Tree, OpenError> {
-        Err(OpenError::NoLayers)
+        let packed = PackedStack::open(stack.layers)?;
+        let writable = Writable::open(
+            stack.writable,
+            *packed.id(),
+            packed.next_ino(),
+            stack.durability,
+        )?;
+        Ok(Self {
+            packed,
+            writable,
+            quota: stack.quota,
+            references: HashMap::new(),
+            clock: Timestamp::now,
+        })
     }
-    /// The inode that `name` in directory `parent` is.
-    pub fn lookup(&self, parent: Ino, name: Name<'_>) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
-    }
+
     /// Attributes of `ino`.
+    ///
+    /// # Errors
+    /// `STALE`, `IO`.
     pub fn attr(&self, ino: Ino) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
+        match self.view(ino)? {
+            View::Node(node) => Ok(node.attr),
+            View::Packed(found) => found.attr(),
+        }
     }
-    /// Changes attributes of `ino`; copies content only when its size changes to other than zero.
-    pub fn set_attr(&mut self, ino: Ino, change: &SetAttr) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Clears set-user-id, set-group-id (of group-executable files) and file capabilities, as a
-    /// write or truncation by one without privilege does (`FUSE_HANDLE_KILLPRIV_V2`).
-    pub fn kill_privileges(&mut self, ino: Ino) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
+
     /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// `INVAL` for anything else; `STALE`, `IO`.
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>, Errno> {
-        Err(Errno::NOSYS)
+        let view = self.view(ino)?;
+        if self.attr(ino)?.file_type != FileType::Symlink {
+            return Err(Errno::INVAL);
+        }
+        match view {
+            View::Node(node) => Ok(node.target.to_vec()),
+            View::Packed(found) => found.target().map(<[u8]>::to_vec),
+        }
     }
-    /// Makes an empty regular file; `EXIST` when the name is taken.
-    pub fn create_file(&mut self, node: NewNode<'_>) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Makes a directory.
-    pub fn mkdir(&mut self, node: NewNode<'_>) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Makes a regular file, device node, FIFO or socket.
-    pub fn mknod(
-        &mut self,
-        node: NewNode<'_>,
-        file_type: FileType,
-        rdev: u32,
-    ) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Makes a symbolic link; its mode is 0777 whatever `node` says.
-    pub fn symlink(&mut self, node: NewNode<'_>, target: &[u8]) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Gives `ino` one more name.
-    pub fn link(&mut self, ino: Ino, parent: Ino, name: Name<'_>) -> Result<Attr, Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Removes the name of anything but a directory.
-    pub fn unlink(&mut self, parent: Ino, name: Name<'_>) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Removes an empty directory.
-    pub fn rmdir(&mut self, parent: Ino, name: Name<'_>) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Renames, with renameat2(2)'s rules.
-    pub fn rename(
-        &mut self,
-        old_parent: Ino,
-        old_name: Name<'_>,
-        new_parent: Ino,
-        new_name: Name<'_>,
-        mode: RenameMode,
-    ) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Lists directory `ino` from the entry after `after`, until `visit` breaks.
-    pub fn read_dir(
-        &self,
-        ino: Ino,
-        after: Cookie,
-        visit: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
-    ) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// The directory that holds directory `dir`; the root's is the root.
-    pub fn parent_of(&self, dir: Ino) -> Result<Ino, Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Where to read the content of regular file `ino`; copies nothing.
-    pub fn content(&mut self, ino: Ino) -> Result<Content<'_>, Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// The content of regular file `ino`, to be written; copies it up when it is still below.
-    pub fn content_mut(&mut self, ino: Ino) -> Result<&File, Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Says that a write to [`Tree::content_mut`] reached up to offset `end`, and when, which
-    /// becomes mtime and ctime. `None` leaves both: a write from the kernel's page cache, whose
-    /// times the kernel itself sets (`FUSE_WRITE_CACHE`).
-    pub fn wrote(&mut self, ino: Ino, end: u64, when: Option<Timestamp>) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Asks before a write whether quota and limits allow it: `NOSPC`, `FBIG`.
-    pub fn reserve(&mut self, ino: Ino, offset: u64, len: u64) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// fallocate(2): allocation, `KEEP_SIZE`, `PUNCH_HOLE`, `ZERO_RANGE`; others `OPNOTSUPP`.
-    pub fn fallocate(
-        &mut self,
-        ino: Ino,
-        offset: u64,
-        len: u64,
-        mode: FallocateFlags,
-    ) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// lseek(2) with `SEEK_DATA` or `SEEK_HOLE`; `NXIO` at or beyond the end.
-    pub fn seek(&mut self, ino: Ino, offset: u64, whence: Whence) -> Result<u64, Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// copy_file_range(2): how much was copied, which may be less than `len`.
-    pub fn copy_range(
-        &mut self,
-        from: Ino,
-        from_offset: u64,
-        to: Ino,
-        to_offset: u64,
-        len: u64,
-    ) -> Result<u64, Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Value of an extended attribute; `NODATA` when there is none of that name.
-    pub fn get_xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Sets an extended attribute.
-    pub fn set_xattr(
-        &mut self,
-        ino: Ino,
-        name: &[u8],
-        value: &[u8],
-        mode: XattrMode,
-    ) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Names of all extended attributes, each followed by NUL, as listxattr(2) gives them.
-    pub fn list_xattr(&self, ino: Ino) -> Result<Vec<u8>, Errno> {
-        Err(Errno::NOSYS)
-    }
-    /// Removes an extended attribute; `NODATA` when there is none of that name.
-    pub fn remove_xattr(&mut self, ino: Ino, name: &[u8]) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
-    }
+
     /// Counts one more reference of the server's client to `ino` (FUSE's lookup count).
-    pub fn retain(&mut self, ino: Ino) {}
+    pub fn retain(&mut self, ino: Ino) {
+        let count = self.references.entry(ino).or_insert(0);
+        *count = count.saturating_add(1);
+    }
+
     /// Takes `n` references back; an unlinked inode without any is freed. Too large an `n`
     /// takes all.
-    pub fn forget(&mut self, ino: Ino, n: u64) {}
-    /// Takes all references to all inodes back: the client is gone (DESTROY, or INIT again).
-    pub fn forget_all(&mut self) {}
-    /// Makes content (and, unless `data_only`, nothing less than all metadata) of `ino` durable.
-    pub fn fsync(&mut self, ino: Ino, data_only: bool) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
+    pub fn forget(&mut self, ino: Ino, n: u64) {
+        let Some(count) = self.references.get_mut(&ino) else {
+            return;
+        };
+        *count = count.saturating_sub(n);
+        if *count == 0 {
+            self.references.remove(&ino);
+            self.free_if_unused(ino);
+        }
     }
-    /// Makes everything durable.
-    pub fn sync(&mut self) -> Result<(), Errno> {
-        Err(Errno::NOSYS)
+
+    /// Takes all references back, as when the client is gone.
+    pub fn forget_all(&mut self) {
+        for (ino, _) in std::mem::take(&mut self.references) {
+            self.free_if_unused(ino);
+        }
     }
-    /// Sizes of the file system.
-    pub fn stat_fs(&self) -> Result<StatFs, Errno> {
-        Err(Errno::NOSYS)
+
+    fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    fn view(&self, ino: Ino) -> Result<View<'_>, Errno> {
+        let delta = self.writable.delta();
+        if let Some(node) = delta.node(ino) {
+            return Ok(View::Node(node));
+        }
+        if delta.made(ino) || delta.is_gone(ino) {
+            return Err(Errno::STALE);
+        }
+        match self.packed.inode(ino) {
+            Err(Errno::NOENT) => Err(Errno::STALE),
+            found => found.map(View::Packed),
+        }
+    }
+
+    /// Attributes of directory `ino`; `NOTDIR` for anything else.
+    fn dir_attr(&self, ino: Ino) -> Result<Attr, Errno> {
+        let attr = self.attr(ino)?;
+        if attr.file_type == FileType::Directory {
+            Ok(attr)
+        } else {
+            Err(Errno::NOTDIR)
+        }
+    }
+
+    /// Attributes of regular file `ino`; `ISDIR` or `INVAL` for anything else.
+    fn file_attr(&self, ino: Ino) -> Result<Attr, Errno> {
+        let attr = self.attr(ino)?;
+        match attr.file_type {
+            FileType::Regular => Ok(attr),
+            FileType::Directory => Err(Errno::ISDIR),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Takes the metadata of `ino` into the writable layer, to be changed there.
+    fn own(&mut self, ino: Ino) -> Result<(), Errno> {
+        let View::Packed(found) = self.view(ino)? else {
+            return Ok(());
+        };
+        let attr = found.attr()?;
+        let mut xattrs = Xattrs::new();
+        for xattr in found.xattrs()? {
+            let (name, value) = xattr?;
+            xattrs.insert(name.into(), value.into());
+        }
+        let node = Node {
+            attr,
+            parent: match attr.file_type {
+                FileType::Directory => found.parent(),
+                _ => Ino::ROOT,
+            },
+            content: match (attr.file_type, attr.size) {
+                (FileType::Regular, 1..) => NodeContent::Beneath,
+                _ => NodeContent::Hole,
+            },
+            target: match attr.file_type {
+                FileType::Symlink => found.target()?.into(),
+                _ => Box::default(),
+            },
+            xattrs,
+            journaled: false,
+        };
+        self.writable.put_node(node);
+        Ok(())
+    }
+
+    /// Changes an inode, taking it into the writable layer first.
+    fn update<T>(&mut self, ino: Ino, change: impl FnOnce(&mut Node) -> T) -> Result<T, Errno> {
+        self.own(ino)?;
+        self.writable.update(ino, change).ok_or(Errno::STALE)
+    }
+
+    /// Frees `ino` when it has neither a name nor a user.
+    fn free_if_unused(&mut self, ino: Ino) {
+        let unlinked = self
+            .writable
+            .delta()
+            .node(ino)
+            .is_some_and(|node| node.attr.nlink == 0);
+        if unlinked && !self.references.contains_key(&ino) {
+            self.writable.remove_node(ino);
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

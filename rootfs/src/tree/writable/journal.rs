@@ -1,0 +1,368 @@
+//! The journal: an append-only file of records, each whole or not there.
+//!
+//! ```text
+//! FileHeader: magic 8 | version 4 | salt 4 | id of the layers beneath 32 | CRC-32 4
+//! Record:     CRC-32 4 | length 4 | sequence number 8 | synced 8 | changes
+//! ```
+//!
+//! A record holds all changes since the one before and is applied as a whole, so the state that
+//! is read back is always one that was. A record that a crash cut short is the end of the
+//! journal. `synced` is how long the file was known to be on the disk when the record was
+//! written: damage below the highest such mark is no torn end, and opening refuses it rather than lose what
+//! was promised. Checksums begin with the file's random salt and cover the sequence number, so
+//! bytes that a guest chose (names, attributes) cannot pass for a record.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, openat, renameat};
+use rustix::io::Errno;
+
+use super::change::Reason;
+use crate::tree::{Durability, OpenError};
+
+const NAME: &str = "journal";
+const NEW_NAME: &str = "journal.new";
+
+const MAGIC: [u8; 8] = *b"PYROJRNL";
+const VERSION: u32 = 1;
+const FILE_HEADER: usize = 52;
+const RECORD_HEADER: usize = 24;
+
+/// No record is longer; what says so is not one.
+const RECORD_MAX: usize = 256 << 20;
+
+/// How much room beyond its end the file keeps allocated, so that on a full disk the removal of
+/// files can still be written down.
+const HEADROOM: u64 = 256 << 10;
+
+/// The journal, open for appending.
+#[derive(Debug)]
+pub(super) struct Journal {
+    file: File,
+    salt: u32,
+    sequence: u64,
+    /// Length of what is whole.
+    end: u64,
+    /// How much of it is on the disk.
+    synced: u64,
+    /// Up to where the file is allocated.
+    allocated: u64,
+    /// Whether a failed sync left it unknown what is on the disk.
+    suspect: bool,
+}
+
+impl Journal {
+    /// Opens the journal in `dir`, or begins one, and hands the changes of every record to
+    /// `apply` in their order.
+    pub(super) fn open(
+        dir: impl AsFd,
+        stack_id: &[u8; 32],
+        apply: &mut dyn FnMut(&[u8]) -> Result<(), Reason>,
+    ) -> Result<Self, OpenError> {
+        let io = |action| {
+            move |error: Errno| OpenError::Io {
+                action,
+                source: error.into(),
+            }
+        };
+        // What a checkpoint did not finish; the journal proper is whole.
+        match rustix::fs::unlinkat(&dir, NEW_NAME, rustix::fs::AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(io("remove an unfinished journal")(error)),
+        }
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = match openat(&dir, NAME, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => {
+                return Self::begin(&dir, NAME, stack_id).map_err(|source| OpenError::Io {
+                    action: "begin the journal",
+                    source,
+                });
+            }
+            Err(error) => return Err(io("open the journal")(error)),
+        };
+        Self::replay(file, &dir, stack_id, apply)
+    }
+
+    fn replay(
+        file: File,
+        dir: impl AsFd,
+        stack_id: &[u8; 32],
+        apply: &mut dyn FnMut(&[u8]) -> Result<(), Reason>,
+    ) -> Result<Self, OpenError> {
+        let io = |action| move |source| OpenError::Io { action, source };
+        let len = file
+            .metadata()
+            .map_err(io("read the size of the journal"))?
+            .len();
+        if len < FILE_HEADER as u64 {
+            // A crash between making the file and its first bytes; nothing was ever promised.
+            return Self::begin(dir, NAME, stack_id).map_err(io("begin the journal"));
+        }
+        let mut header = [0; FILE_HEADER];
+        file.read_exact_at(&mut header, 0)
+            .map_err(io("read the journal"))?;
+        let salt = check_header(&header, stack_id)?;
+        let mut journal = Self {
+            file,
+            salt,
+            sequence: 0,
+            end: FILE_HEADER as u64,
+            synced: 0,
+            allocated: 0,
+            suspect: false,
+        };
+        let damaged = |offset, reason| OpenError::DamagedJournal { offset, reason };
+        while let Some((payload, synced)) = journal
+            .read_record(journal.end, journal.sequence, len)
+            .map_err(io("read the journal"))?
+        {
+            let at = journal.end;
+            apply(&payload).map_err(|reason| damaged(at, reason))?;
+            journal.end += (RECORD_HEADER + payload.len()) as u64;
+            journal.synced = journal.synced.max(synced);
+            journal.sequence += 1;
+        }
+        if let Some(promised) = journal
+            .promise_beyond(len)
+            .map_err(io("read the journal"))?
+            && promised > journal.end
+        {
+            return Err(damaged(journal.end, "a record that was synced is damaged"));
+        }
+        journal.synced = journal.synced.min(journal.end);
+        // What is torn off must not be met again once shorter records are written over it.
+        journal
+            .file
+            .set_len(journal.end)
+            .map_err(io("cut the torn end off the journal"))?;
+        Ok(journal)
+    }
+
+    /// The record at `offset` with number `sequence`: its changes and its mark.
+    fn read_record(
+        &self,
+        offset: u64,
+        sequence: u64,
+        len: u64,
+    ) -> io::Result<Option<(Vec<u8>, u64)>> {
+        let Some((header, end)) = self.record_header(offset, len)? else {
+            return Ok(None);
+        };
+        let mut payload = vec![0; header.len];
+        self.file
+            .read_exact_at(&mut payload, end - header.len as u64)?;
+        let crc = record_crc(self.salt, header.len, sequence, header.synced, &payload);
+        let whole = header.crc == crc && header.sequence == sequence;
+        Ok(whole.then_some((payload, header.synced)))
+    }
+
+    fn record_header(&self, offset: u64, len: u64) -> io::Result<Option<(RecordHeader, u64)>> {
+        if len.saturating_sub(offset) < RECORD_HEADER as u64 {
+            return Ok(None);
+        }
+        let mut bytes = [0; RECORD_HEADER];
+        self.file.read_exact_at(&mut bytes, offset)?;
+        let header = RecordHeader::parse(&bytes);
+        let end = offset + (RECORD_HEADER + header.len.min(RECORD_MAX)) as u64;
+        Ok((header.len <= RECORD_MAX && end <= len).then_some((header, end)))
+    }
+
+    /// After the last whole record: the mark of a record that follows the bad one, if the bad
+    /// one's length leads to one.
+    fn promise_beyond(&self, len: u64) -> io::Result<Option<u64>> {
+        let Some((_, next)) = self.record_header(self.end, len)? else {
+            return Ok(None);
+        };
+        Ok(self
+            .read_record(next, self.sequence + 1, len)?
+            .map(|(_, synced)| synced))
+    }
+
+    /// Makes a file with a header and nothing else.
+    fn begin(dir: impl AsFd, name: &str, stack_id: &[u8; 32]) -> io::Result<Self> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file: OwnedFd = openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let file = File::from(file);
+        let mut salt = [0; 4];
+        rustix::rand::getrandom(&mut salt, rustix::rand::GetRandomFlags::empty())?;
+        let salt = u32::from_le_bytes(salt);
+        file.write_all_at(&file_header(salt, stack_id), 0)?;
+        let end = FILE_HEADER as u64;
+        Ok(Self {
+            file,
+            salt,
+            sequence: 0,
+            end,
+            synced: 0,
+            allocated: 0,
+            suspect: false,
+        })
+    }
+
+    /// Length in bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether all of it is on the disk.
+    pub(super) fn is_synced(&self) -> bool {
+        self.synced == self.end
+    }
+
+    /// Whether it has to be written anew because a sync failed.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// Appends one record; nothing of it counts when this fails.
+    pub(super) fn append(&mut self, payload: &[u8]) -> io::Result<()> {
+        if payload.len() > RECORD_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let crc = record_crc(
+            self.salt,
+            payload.len(),
+            self.sequence,
+            self.synced,
+            payload,
+        );
+        let mut record = Vec::with_capacity(RECORD_HEADER + payload.len());
+        record.extend_from_slice(&crc.to_le_bytes());
+        record.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        record.extend_from_slice(&self.sequence.to_le_bytes());
+        record.extend_from_slice(&self.synced.to_le_bytes());
+        record.extend_from_slice(payload);
+        if let Err(error) = self.file.write_all_at(&record, self.end) {
+            // Best effort: the next record goes to the same place, and a part of this one behind
+            // it has the wrong number.
+            let _ = self.file.set_len(self.end);
+            self.allocated = 0;
+            return Err(error);
+        }
+        self.end += record.len() as u64;
+        self.sequence += 1;
+        self.keep_headroom();
+        Ok(())
+    }
+
+    fn keep_headroom(&mut self) {
+        if self.allocated < self.end + HEADROOM / 2 {
+            // Without it everything works but removals on a full disk.
+            let _ = fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.end, HEADROOM);
+            self.allocated = self.end + HEADROOM;
+        }
+    }
+
+    /// Waits until all of it is on the disk.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        if self.is_synced() {
+            return Ok(());
+        }
+        if let Err(error) = self.file.sync_data() {
+            self.suspect = true;
+            return Err(error);
+        }
+        self.synced = self.end;
+        Ok(())
+    }
+
+    /// Replaces the journal by a new one that `write` fills; on failure the old one stays.
+    pub(super) fn replace(
+        &mut self,
+        dir: impl AsFd,
+        stack_id: &[u8; 32],
+        durability: Durability,
+        write: &mut dyn FnMut(&mut Journal) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut new = Self::begin(&dir, NEW_NAME, stack_id)?;
+        let result = write(&mut new).and_then(|()| match durability {
+            Durability::Host => new.sync(),
+            Durability::Process => Ok(()),
+        });
+        if let Err(error) = result {
+            let _ = rustix::fs::unlinkat(&dir, NEW_NAME, rustix::fs::AtFlags::empty());
+            return Err(error);
+        }
+        renameat(&dir, NEW_NAME, &dir, NAME)?;
+        *self = new;
+        if durability == Durability::Host {
+            // The rename itself; until it is there, the next sync has to try again.
+            if let Err(error) = rustix::fs::fsync(&dir) {
+                self.suspect = true;
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+struct RecordHeader {
+    crc: u32,
+    len: usize,
+    sequence: u64,
+    synced: u64,
+}
+
+impl RecordHeader {
+    fn parse(bytes: &[u8; RECORD_HEADER]) -> Self {
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let u64_at = |at: usize| u64::from(u32_at(at)) | (u64::from(u32_at(at + 4)) << 32);
+        Self {
+            crc: u32_at(0),
+            len: u32_at(4) as usize,
+            sequence: u64_at(8),
+            synced: u64_at(16),
+        }
+    }
+}
+
+fn record_crc(salt: u32, len: usize, sequence: u64, synced: u64, payload: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new_with_initial(salt);
+    crc.update(&(len as u64).to_le_bytes());
+    crc.update(&sequence.to_le_bytes());
+    crc.update(&synced.to_le_bytes());
+    crc.update(payload);
+    crc.finalize()
+}
+
+fn file_header(salt: u32, stack_id: &[u8; 32]) -> [u8; FILE_HEADER] {
+    let mut header = [0; FILE_HEADER];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[12..16].copy_from_slice(&salt.to_le_bytes());
+    header[16..48].copy_from_slice(stack_id);
+    let crc = crc32fast::hash(&header[..48]);
+    header[48..].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
+/// The salt of a good header.
+fn check_header(header: &[u8; FILE_HEADER], stack_id: &[u8; 32]) -> Result<u32, OpenError> {
+    let u32_at = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    let damaged = |reason| Err(OpenError::DamagedJournal { offset: 0, reason });
+    if header[..8] != MAGIC {
+        return damaged("it is no journal");
+    }
+    if u32_at(48) != crc32fast::hash(&header[..48]) {
+        return damaged("its header's checksum is wrong");
+    }
+    if u32_at(8) != VERSION {
+        return Err(OpenError::JournalVersion {
+            found: u32_at(8),
+            expected: VERSION,
+        });
+    }
+    if header[16..48] != stack_id[..] {
+        return Err(OpenError::OtherStack);
+    }
+    Ok(u32_at(12))
+}
