@@ -57,3 +57,24 @@ check-fast:
 .PHONY: test-unit
 test-unit: ## Tests that need no guest
 	@$(CARGO) test --release --locked --workspace --quiet
+
+##@ Emulated KVM host (for machines whose own KVM cannot run a stock guest)
+
+$(SMOKE): deps
+	@$(CARGO) build --release --locked --quiet --package pyro-smoke
+
+.PHONY: host
+host: $(SMOKE) ## Start it and keep it for further commands
+	@$(SMOKE) host start
+
+.PHONY: host-shell
+host-shell: $(SMOKE) ## Open a shell in it
+	@$(SMOKE) host shell
+
+.PHONY: host-status
+host-status: $(SMOKE) ## Say whether it runs
+	@$(SMOKE) host status || true
+
+.PHONY: host-stop
+host-stop: $(SMOKE) ## Stop it
+	@$(SMOKE) host stop
