@@ -115,7 +115,9 @@ impl Bus {
 }
 
 fn serial_register(port: u16) -> Option<u8> {
-    let register = port.checked_sub(SERIAL_PORT).filter(|register| *register < SERIAL_PORTS)?;
+    let register = port
+        .checked_sub(SERIAL_PORT)
+        .filter(|register| *register < SERIAL_PORTS)?;
     u8::try_from(register).ok()
 }
 

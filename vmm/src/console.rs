@@ -26,7 +26,10 @@ struct Ring {
 impl Console {
     /// An empty ring; with `echo`, everything is copied to standard error.
     pub fn new(echo: bool) -> Self {
-        Self { ring: Arc::default(), echo }
+        Self {
+            ring: Arc::default(),
+            echo,
+        }
     }
 
     /// The last bytes, at most `max`, with invalid UTF-8 replaced, and how many bytes came before
@@ -35,7 +38,10 @@ impl Console {
         let ring = self.lock();
         let skipped = ring.bytes.len().saturating_sub(max);
         let bytes: Vec<u8> = ring.bytes.iter().skip(skipped).copied().collect();
-        (String::from_utf8_lossy(&bytes).into_owned(), ring.dropped + skipped as u64)
+        (
+            String::from_utf8_lossy(&bytes).into_owned(),
+            ring.dropped + skipped as u64,
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, Ring> {

@@ -19,20 +19,28 @@ impl ExitLatch {
     /// When the host has no descriptor left.
     pub fn new() -> std::io::Result<Self> {
         let wake = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-        Ok(Self { shared: Arc::new((Mutex::new(None), wake)) })
+        Ok(Self {
+            shared: Arc::new((Mutex::new(None), wake)),
+        })
     }
 
     /// Ends the VM for this reason, unless there is one already.
     pub fn set(&self, reason: ExitReason) {
         let (slot, wake) = &*self.shared;
-        slot.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        slot.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(reason);
         // It is readable from the first write on.
         let _ = wake.write(1);
     }
 
     /// The reason, if there is one.
     pub fn get(&self) -> Option<ExitReason> {
-        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Readable once there is a reason.

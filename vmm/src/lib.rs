@@ -15,5 +15,6 @@ pub mod machine;
 pub mod memory;
 pub mod power;
 pub mod probe;
+pub mod process;
 pub mod vcpu;
 pub mod virtio;

@@ -98,7 +98,11 @@ struct Pool {
 
 impl Pool {
     fn new(name: &'static str) -> io::Result<Self> {
-        Ok(Self { name, host: DeviceHost::new()?, workers: Workers::Parked(Vec::new()) })
+        Ok(Self {
+            name,
+            host: DeviceHost::new()?,
+            workers: Workers::Parked(Vec::new()),
+        })
     }
 
     fn start(&mut self) -> io::Result<()> {
@@ -150,8 +154,10 @@ impl Machine {
     pub fn new(parts: Parts<'_>) -> Result<Self, MachineError> {
         kick::install_handler()?;
         let vm = parts.kvm.create_vm().map_err(refused("a new vm"))?;
-        vm.set_tss_address(KVM_TSS as usize).map_err(refused("the tss address"))?;
-        vm.create_irq_chip().map_err(refused("an interrupt controller"))?;
+        vm.set_tss_address(KVM_TSS as usize)
+            .map_err(refused("the tss address"))?;
+        vm.create_irq_chip()
+            .map_err(refused("an interrupt controller"))?;
         let ram = u64::from(parts.memory_mib) * MIB;
         let memory = memory::allocate(ram)?;
         memory::register(&vm, &memory)?;
@@ -183,7 +189,8 @@ impl Machine {
             transports.push(transport);
         }
         let serial_line = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-        vm.register_irqfd(&serial_line, SERIAL_GSI).map_err(refused("an irqfd"))?;
+        vm.register_irqfd(&serial_line, SERIAL_GSI)
+            .map_err(refused("an irqfd"))?;
         let bus = Arc::new(Bus::new(transports, serial_line, parts.console));
         Ok(Self {
             processors: vcpus.into_iter().map(Processor::Ready).collect(),
@@ -276,10 +283,12 @@ impl Machine {
     }
 
     fn threads(&self) -> impl Iterator<Item = &VcpuThread> {
-        self.processors.iter().filter_map(|processor| match processor {
-            Processor::Started(thread) => Some(thread),
-            Processor::Ready(_) => None,
-        })
+        self.processors
+            .iter()
+            .filter_map(|processor| match processor {
+                Processor::Started(thread) => Some(thread),
+                Processor::Ready(_) => None,
+            })
     }
 }
 
@@ -287,7 +296,9 @@ fn make_vcpus(kvm: &Kvm, vm: &VmFd, count: u8) -> Result<Vec<VcpuFd>, MachineErr
     let supported = cpuid::supported(kvm).map_err(refused("to tell its cpuid"))?;
     (0..count)
         .map(|index| {
-            let vcpu = vm.create_vcpu(index.into()).map_err(refused("a processor"))?;
+            let vcpu = vm
+                .create_vcpu(index.into())
+                .map_err(refused("a processor"))?;
             // CPUID first: what KVM says of other registers depends on it.
             let cpuid = cpuid::for_vcpu(&supported, index, count);
             vcpu.set_cpuid2(&cpuid).map_err(refused("the cpuid"))?;
@@ -301,10 +312,12 @@ fn make_vcpus(kvm: &Kvm, vm: &VmFd, count: u8) -> Result<Vec<VcpuFd>, MachineErr
 /// Connects a device's interrupt and kicks to KVM, so that neither needs an exit.
 fn connect(vm: &VmFd, transport: &MmioTransport) -> Result<(), MachineError> {
     let slot = transport.slot();
-    vm.register_irqfd(transport.interrupt().line(), slot.gsi()).map_err(refused("an irqfd"))?;
+    vm.register_irqfd(transport.interrupt().line(), slot.gsi())
+        .map_err(refused("an irqfd"))?;
     let notify = IoEventAddress::Mmio(slot.base() + QUEUE_NOTIFY);
     for (index, kick) in (0u32..).zip(transport.kicks()) {
-        vm.register_ioevent(kick, &notify, index).map_err(refused("an ioeventfd"))?;
+        vm.register_ioevent(kick, &notify, index)
+            .map_err(refused("an ioeventfd"))?;
     }
     Ok(())
 }

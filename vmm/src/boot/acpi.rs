@@ -4,7 +4,6 @@
 //! `HW_REDUCED_ACPI` is not optional: without it a kernel with so few tables boots but never
 //! looks at the devices of the DSDT.
 
-use acpi_tables::{Aml, aml};
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{
@@ -13,6 +12,7 @@ use acpi_tables::madt::{
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
+use acpi_tables::{Aml, aml};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use crate::layout::{

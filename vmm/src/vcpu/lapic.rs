@@ -28,7 +28,9 @@ pub fn wire_pins(vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
 fn set_delivery_mode(lapic: &mut kvm_lapic_state, register: usize, mode: u32) {
     let bytes = &mut lapic.regs[register..register + 4];
     let mut word = [0; 4];
-    word.iter_mut().zip(bytes.iter()).for_each(|(to, from)| *to = from.cast_unsigned());
+    word.iter_mut()
+        .zip(bytes.iter())
+        .for_each(|(to, from)| *to = from.cast_unsigned());
     let value = u32::from_le_bytes(word) & !DELIVERY_MODE_MASK | mode;
     bytes
         .iter_mut()

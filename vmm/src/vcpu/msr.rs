@@ -35,12 +35,22 @@ pub enum MsrError {
 /// # Errors
 /// When KVM refuses one.
 pub fn set_initial(vcpu: &VcpuFd) -> Result<(), MsrError> {
-    let entries = [(TSC, 0), (MISC_ENABLE, FAST_STRINGS), (MTRR_DEF_TYPE, MTRR_WRITE_BACK)]
-        .map(|(index, data)| kvm_msr_entry { index, data, ..Default::default() });
+    let entries = [
+        (TSC, 0),
+        (MISC_ENABLE, FAST_STRINGS),
+        (MTRR_DEF_TYPE, MTRR_WRITE_BACK),
+    ]
+    .map(|(index, data)| kvm_msr_entry {
+        index,
+        data,
+        ..Default::default()
+    });
     let msrs = Msrs::from_entries(&entries).expect("three entries are few enough");
     let set = vcpu.set_msrs(&msrs)?;
     match entries.get(set) {
         None => Ok(()),
-        Some(refused) => Err(MsrError::Unknown { index: refused.index }),
+        Some(refused) => Err(MsrError::Unknown {
+            index: refused.index,
+        }),
     }
 }

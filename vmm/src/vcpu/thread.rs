@@ -115,7 +115,8 @@ impl VcpuThread {
 
     /// Waits until the thread is parked or has ended.
     pub fn wait_parked(&self) {
-        self.mailbox.wait_while(|(_, doing)| *doing == Doing::Running);
+        self.mailbox
+            .wait_while(|(_, doing)| *doing == Doing::Running);
     }
 
     /// Lets a parked thread go on.
@@ -133,7 +134,9 @@ impl VcpuThread {
 
     /// Waits until the thread, asked to end, has done so.
     pub fn join(self) {
-        self.thread.join().expect("a panic in a processor's thread aborts the process");
+        self.thread
+            .join()
+            .expect("a panic in a processor's thread aborts the process");
     }
 
     fn order(&self, order: Order) {

@@ -49,7 +49,10 @@ impl Hosted {
     fn fail(&mut self, error: &DeviceError) {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
         let slot = self.slot;
-        eprintln!("pyro-vmm: device {slot:?} stopped: {error}{}", cause.unwrap_or_default());
+        eprintln!(
+            "pyro-vmm: device {slot:?} stopped: {error}{}",
+            cause.unwrap_or_default()
+        );
         self.broken = true;
         self.interrupt.needs_reset();
     }
@@ -81,12 +84,22 @@ impl DeviceHost {
     /// When the host has no descriptor left.
     pub fn new() -> io::Result<Self> {
         let wake = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-        Ok(Self { shared: Arc::new(Shared { commands: Mutex::default(), wake }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                commands: Mutex::default(),
+                wake,
+            }),
+        })
     }
 
     /// Hands a device over. Its events are handled soon after.
     pub fn adopt(&self, slot: Slot, device: Box<dyn ActiveDevice>, interrupt: Interrupt) {
-        self.send(Command::Adopt(Hosted { slot, device, interrupt, broken: false }));
+        self.send(Command::Adopt(Hosted {
+            slot,
+            device,
+            interrupt,
+            broken: false,
+        }));
     }
 
     /// Takes a device back. Waits until the thread has come to a request boundary.
@@ -96,18 +109,28 @@ impl DeviceHost {
     pub fn release(&self, slot: Slot) -> Box<dyn ActiveDevice> {
         let (reply, receive) = mpsc::channel();
         self.send(Command::Release(slot, reply));
-        receive.recv().expect("the thread runs while processors run, and holds the device")
+        receive
+            .recv()
+            .expect("the thread runs while processors run, and holds the device")
     }
 
     fn send(&self, command: Command) {
         // A panic elsewhere cannot leave the queue half-changed.
-        self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner).push_back(command);
+        self.shared
+            .commands
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(command);
         // At the counter's limit it is readable anyway.
         let _ = self.shared.wake.write(1);
     }
 
     fn receive(&self) -> Option<Command> {
-        self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.shared
+            .commands
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
     }
 }
 
@@ -135,7 +158,9 @@ impl DeviceThread {
     /// Ends the thread at a request boundary and returns its devices.
     pub fn park(self) -> Vec<Hosted> {
         self.host.send(Command::Park);
-        self.thread.join().expect("a panic in a device thread aborts the process")
+        self.thread
+            .join()
+            .expect("a panic in a device thread aborts the process")
     }
 }
 
@@ -201,11 +226,16 @@ fn run(
                     }
                 }
                 Command::Park => {
-                    return ids.into_values().filter_map(|id| take(&mut manager, id)).collect();
+                    return ids
+                        .into_values()
+                        .filter_map(|id| take(&mut manager, id))
+                        .collect();
                 }
             }
         }
-        manager.run().expect("an event loop over its own descriptors cannot fail");
+        manager
+            .run()
+            .expect("an event loop over its own descriptors cannot fail");
     }
 }
 

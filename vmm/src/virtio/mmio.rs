@@ -95,7 +95,14 @@ struct QueueRegisters {
 
 impl QueueRegisters {
     fn new(max_size: u16) -> Self {
-        Self { max_size, size: max_size, ready: false, descriptors: 0, available: 0, used: 0 }
+        Self {
+            max_size,
+            size: max_size,
+            ready: false,
+            descriptors: 0,
+            available: 0,
+            used: 0,
+        }
     }
 
     /// Freezes the queue.
@@ -161,7 +168,10 @@ impl MmioTransport {
         let event_fd = || EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
         let sizes = device.queue_max_sizes();
         let kicks = sizes.iter().map(|_| event_fd()).collect::<Result<_, _>>()?;
-        let queues = sizes.iter().map(|size| QueueRegisters::new(*size)).collect();
+        let queues = sizes
+            .iter()
+            .map(|size| QueueRegisters::new(*size))
+            .collect();
         let mut config = [0; CONFIG_SIZE];
         device.read_config(0, &mut config);
         Ok(Self {
@@ -204,7 +214,9 @@ impl MmioTransport {
     pub fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         if let Some(start) = offset.checked_sub(CONFIG_START) {
-            let config = usize::try_from(start).ok().and_then(|start| self.config.get(start..));
+            let config = usize::try_from(start)
+                .ok()
+                .and_then(|start| self.config.get(start..));
             for (to, from) in data.iter_mut().zip(config.unwrap_or_default()) {
                 *to = *from;
             }
@@ -306,8 +318,11 @@ impl MmioTransport {
 
     fn status(&self) -> u32 {
         let failed = if self.failed { status::FAILED } else { 0 };
-        let needs_reset =
-            if self.interrupt.is_reset_needed() { status::DEVICE_NEEDS_RESET } else { 0 };
+        let needs_reset = if self.interrupt.is_reset_needed() {
+            status::DEVICE_NEEDS_RESET
+        } else {
+            0
+        };
         self.phase.bits() | failed | needs_reset
     }
 
@@ -323,7 +338,10 @@ impl MmioTransport {
             self.failed = true;
             return;
         }
-        let Some(next) = self.phase.next().filter(|next| !self.failed && next.bits() == value)
+        let Some(next) = self
+            .phase
+            .next()
+            .filter(|next| !self.failed && next.bits() == value)
         else {
             return;
         };
@@ -344,7 +362,10 @@ impl MmioTransport {
     }
 
     fn kick(&self, index: u32) {
-        if let Some(kick) = usize::try_from(index).ok().and_then(|index| self.kicks.get(index)) {
+        if let Some(kick) = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.kicks.get(index))
+        {
             // At the counter's limit it is readable anyway.
             let _ = kick.write(1);
         }
@@ -368,7 +389,9 @@ impl MmioTransport {
                     });
                     self.host.adopt(self.slot, active, self.interrupt.clone());
                     // Whatever the driver has queued already is looked at now.
-                    (0..).zip(&self.kicks).for_each(|(index, _)| self.kick(index));
+                    (0..)
+                        .zip(&self.kicks)
+                        .for_each(|(index, _)| self.kick(index));
                 }
             }
         }

@@ -6,7 +6,7 @@ use event_manager::{EventOps, Events};
 use rustix::rand::{GetRandomFlags, getrandom};
 use vmm_sys_util::epoll::EventSet;
 
-use super::device::{ActiveDevice, Activation, DeviceError, VirtioDevice};
+use super::device::{Activation, ActiveDevice, DeviceError, VirtioDevice};
 use super::device_type;
 use super::interrupt::Interrupt;
 use super::queue::{ActiveQueue, Chain};
@@ -42,7 +42,10 @@ impl VirtioDevice for Rng {
 
     fn activate(self: Box<Self>, mut activation: Activation) -> Box<dyn ActiveDevice> {
         let [requests] = activation.take_queues();
-        Box::new(ActiveRng { requests, interrupt: activation.interrupt })
+        Box::new(ActiveRng {
+            requests,
+            interrupt: activation.interrupt,
+        })
     }
 }
 
@@ -68,8 +71,10 @@ impl ActiveDevice for ActiveRng {
             }
             match self.requests.pop()? {
                 Some(chain) => {
-                    let written = fill(&chain)
-                        .map_err(|source| DeviceError::Host { what: "getrandom", source })?;
+                    let written = fill(&chain).map_err(|source| DeviceError::Host {
+                        what: "getrandom",
+                        source,
+                    })?;
                     self.requests.push_used(chain.head(), written)?;
                     left -= 1;
                 }

@@ -14,7 +14,7 @@ use pyro_rootfs::fuse::transport::Outcome;
 use vmm_sys_util::epoll::EventSet;
 
 use self::transport::{ChainReply, ChainRequest};
-use super::device::{ActiveDevice, Activation, DeviceError, VirtioDevice};
+use super::device::{Activation, ActiveDevice, DeviceError, VirtioDevice};
 use super::device_type;
 use super::interrupt::Interrupt;
 use super::queue::{ActiveQueue, QueueError};
@@ -70,13 +70,22 @@ impl VirtioDevice for Fs {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let rest = usize::try_from(offset).ok().and_then(|offset| self.config.get(offset..));
-        data.iter_mut().zip(rest.unwrap_or_default()).for_each(|(to, from)| *to = *from);
+        let rest = usize::try_from(offset)
+            .ok()
+            .and_then(|offset| self.config.get(offset..));
+        data.iter_mut()
+            .zip(rest.unwrap_or_default())
+            .for_each(|(to, from)| *to = *from);
     }
 
     fn activate(self: Box<Self>, mut activation: Activation) -> Box<dyn ActiveDevice> {
         let [hiprio, requests] = activation.take_queues();
-        Box::new(ActiveFs { device: *self, hiprio, requests, interrupt: activation.interrupt })
+        Box::new(ActiveFs {
+            device: *self,
+            hiprio,
+            requests,
+            interrupt: activation.interrupt,
+        })
     }
 }
 

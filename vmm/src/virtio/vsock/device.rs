@@ -146,6 +146,18 @@ impl ActiveVsock {
         self.serve()
     }
 
+    /// As [`ActiveDevice::reset`], with the type known.
+    pub fn stop(self) -> Vsock {
+        let (backend, poller, clients) = self.muxer.dismantle();
+        Vsock {
+            guest_cid: self.guest_cid,
+            backend,
+            poller,
+            again: self.again,
+            clients,
+        }
+    }
+
     /// One round over everything that can be done now.
     fn serve(&mut self) -> Result<(), DeviceError> {
         // Of what the guest sends, part wants an answer: that goes out in the same round.
@@ -305,14 +317,7 @@ impl ActiveDevice for ActiveVsock {
     }
 
     fn reset(self: Box<Self>) -> Box<dyn VirtioDevice> {
-        let (backend, poller, clients) = self.muxer.dismantle();
-        Box::new(Vsock {
-            guest_cid: self.guest_cid,
-            backend,
-            poller,
-            again: self.again,
-            clients,
-        })
+        Box::new(self.stop())
     }
 }
 

@@ -17,7 +17,11 @@ const SEND: Shutdown = Shutdown {
 fn the_guests_end_of_output_leaves_its_input_open() {
     let mut world = World::new();
     let mut stream = world.connect_to_host(1);
-    world.guest.socket(HOST_PORT, 1).outgoing.extend(b"last words");
+    world
+        .guest
+        .socket(HOST_PORT, 1)
+        .outgoing
+        .extend(b"last words");
     world.settle();
     world.guest.shutdown(HOST_PORT, 1, false, true);
     world.settle();
@@ -53,7 +57,10 @@ fn the_hosts_end_of_output_leaves_its_input_open() {
     }
     world.settle();
     assert!(is_at_end(&mut client));
-    assert!(world.guest.socket(host, 1).was_reset, "a full shutdown is answered by a reset");
+    assert!(
+        world.guest.socket(host, 1).was_reset,
+        "a full shutdown is answered by a reset"
+    );
     assert_eq!(world.device().muxer.connections(), 0);
 }
 
@@ -77,11 +84,18 @@ fn a_host_that_stops_reading_is_told_to_the_guest() {
     let mut world = World::new();
     let (mut client, host) = world.connect_to_guest(1);
     client.shutdown(Side::Read).unwrap();
-    world.guest.socket(host, 1).outgoing.extend(pattern(300_000));
+    world
+        .guest
+        .socket(host, 1)
+        .outgoing
+        .extend(pattern(300_000));
     world.settle();
     let socket = world.guest.socket(host, 1);
     assert!(socket.peer_shutdown.receive && !socket.peer_shutdown.send);
-    assert!(socket.outgoing.is_empty(), "what is dropped still gives its credit back");
+    assert!(
+        socket.outgoing.is_empty(),
+        "what is dropped still gives its credit back"
+    );
     client.write_all(b"on").unwrap();
     world.settle();
     assert_eq!(world.guest.socket(host, 1).received, b"on");
@@ -119,8 +133,13 @@ fn a_guest_that_does_not_answer_a_close_is_reset_in_time() {
     world.settle();
     assert!(world.guest.socket(host, 1).peer_shutdown.both());
     assert!(!world.guest.socket(host, 1).was_reset);
-    world.device().muxer.let_pass(limits::CLOSE_TIMEOUT + Duration::from_secs(1));
-    world.settle_for(Duration::from_secs(1), |world| world.guest.socket(host, 1).was_reset);
+    world
+        .device()
+        .muxer
+        .let_pass(limits::CLOSE_TIMEOUT + Duration::from_secs(1));
+    world.settle_for(Duration::from_secs(1), |world| {
+        world.guest.socket(host, 1).was_reset
+    });
     assert_eq!(world.device().muxer.connections(), 0);
 }
 
@@ -131,7 +150,10 @@ fn a_guest_that_does_not_answer_a_request_is_given_up() {
     let mut client = world.client("CONNECT 1\n");
     assert_eq!(world.guest.inbox.len(), 1);
     assert!(!is_at_end(&mut client));
-    world.device().muxer.let_pass(limits::CONNECT_TIMEOUT + Duration::from_secs(1));
+    world
+        .device()
+        .muxer
+        .let_pass(limits::CONNECT_TIMEOUT + Duration::from_secs(1));
     world.settle_for(Duration::from_secs(1), |world| world.guest.inbox.len() == 2);
     assert_eq!(world.guest.inbox[1].header.op, Op::Rst);
     assert!(is_at_end(&mut client));
@@ -143,7 +165,10 @@ fn a_client_that_dawdles_is_closed_but_a_configured_one_is_not() {
     ours.set_nonblocking(true).unwrap();
     let mut world = World::with_streams(vec![theirs.into()]);
     let mut client = world.client("CONN");
-    world.device().muxer.let_pass(limits::HANDSHAKE_TIMEOUT + Duration::from_secs(1));
+    world
+        .device()
+        .muxer
+        .let_pass(limits::HANDSHAKE_TIMEOUT + Duration::from_secs(1));
     world.settle_for(Duration::from_secs(1), |_| is_at_end(&mut client));
     assert!(!is_at_end(&mut ours));
 }
@@ -160,7 +185,10 @@ fn a_guest_that_closes_loses_no_byte_to_a_slow_reader() {
         assert_eq!(left, 0, "the socket and the credit hold it");
         world.guest.send(answer_with, HOST_PORT, 1, 3, &[]);
         world.settle();
-        assert_eq!(world.guest.socket(HOST_PORT, 1).was_reset, answer_with == Op::Shutdown);
+        assert_eq!(
+            world.guest.socket(HOST_PORT, 1).was_reset,
+            answer_with == Op::Shutdown
+        );
 
         // The guest may use the same port again at once.
         let mut again = world.connect_to_host(1);
@@ -186,7 +214,11 @@ fn unread_input_of_the_guest_does_not_spoil_the_hosts_end_of_file() {
     let mut world = World::new();
     let (mut client, host) = world.connect_to_guest(1);
     world.guest.socket(host, 1).lazy = true;
-    world.guest.socket(host, 1).outgoing.extend(b"head -1 has enough");
+    world
+        .guest
+        .socket(host, 1)
+        .outgoing
+        .extend(b"head -1 has enough");
     world.settle();
     write_available(&mut client, &pattern(400_000));
     world.settle();

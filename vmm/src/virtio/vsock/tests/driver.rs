@@ -51,8 +51,7 @@ impl Ring {
         queue.set_used_ring_address(Some(u32::try_from(base + 0x8000).unwrap()), Some(0));
         queue.set_event_idx(true);
         queue.set_ready(true);
-        let active =
-            ActiveQueue::new(queue, memory.clone(), kick.try_clone().unwrap()).unwrap();
+        let active = ActiveQueue::new(queue, memory.clone(), kick.try_clone().unwrap()).unwrap();
         let ring = Ring {
             memory: memory.clone(),
             base,
@@ -124,7 +123,10 @@ impl Ring {
         // Ask for an interrupt for the next one.
         self.write(self.base + 0x4000 + 4 + 2 * u64::from(self.size), self.used);
         let head = u16::try_from(head).unwrap();
-        let chain = self.chains.remove(&head).expect("the device returns only what it was given");
+        let chain = self
+            .chains
+            .remove(&head)
+            .expect("the device returns only what it was given");
         self.free.extend(chain);
         Some((head, len))
     }
@@ -183,7 +185,8 @@ impl Driver {
         let mut added = false;
         while self.rx_posted < self.rx_wanted && self.rx.has_room(1) {
             let next = *self.rx.free.last().unwrap();
-            self.rx.offer(&[(Self::rx_buffer(next), self.rx_buffer_len, true)]);
+            self.rx
+                .offer(&[(Self::rx_buffer(next), self.rx_buffer_len, true)]);
             self.rx_posted += 1;
             added = true;
         }
@@ -203,7 +206,11 @@ impl Driver {
             self.memory.read_slice(&mut bytes, address).unwrap();
             let (head, data) = bytes.split_first_chunk::<HEADER_LEN>().unwrap();
             let header = Header::from_bytes(head);
-            assert_eq!(header.len as usize, data.len(), "the header tells the data's length");
+            assert_eq!(
+                header.len as usize,
+                data.len(),
+                "the header tells the data's length"
+            );
             let data = data.to_vec();
             return Some(Packet { header, data });
         }
@@ -238,7 +245,11 @@ impl Driver {
     /// Writes header and data to where a transmit buffer may lie.
     pub(super) fn place(&self, address: u64, header: &Header, data: &[u8]) {
         let header = header.to_bytes();
-        self.memory.write_slice(&header, GuestAddress(address)).unwrap();
-        self.memory.write_slice(data, GuestAddress(address + 64)).unwrap();
+        self.memory
+            .write_slice(&header, GuestAddress(address))
+            .unwrap();
+        self.memory
+            .write_slice(data, GuestAddress(address + 64))
+            .unwrap();
     }
 }

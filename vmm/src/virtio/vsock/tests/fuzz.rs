@@ -49,7 +49,7 @@ fn any_header() -> impl Strategy<Value = Header> {
         1 => Just(7), 1 => any::<u16>(),
     ];
     let host = prop_oneof![
-        (0..PORTS).prop_map(|n| FIRST_HOST_PORT + n),
+        4 => (0..PORTS).prop_map(|n| FIRST_HOST_PORT + n),
         4 => Just(HOST_PORT),
         1 => any::<u32>(),
     ];

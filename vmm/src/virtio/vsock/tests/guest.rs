@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::driver::{Driver, Packet};
-use crate::virtio::vsock::packet::{Cid, ConnKey, Header, Op, Port, Shutdown, TYPE_STREAM};
+use crate::virtio::vsock::packet::{Cid, Header, Op, Port, Shutdown, TYPE_STREAM};
 
 pub(super) const GUEST: Cid = Cid(3);
 
@@ -46,13 +46,6 @@ pub(super) struct Guest {
     pub(super) packet_len: usize,
 }
 
-pub(super) fn key(host: u32, guest: u32) -> ConnKey {
-    ConnKey {
-        host: Port(host),
-        guest: Port(guest),
-    }
-}
-
 /// A packet from the guest with generous credit.
 pub(super) fn header(op: Op, host: u32, guest: u32) -> Header {
     Header {
@@ -83,7 +76,9 @@ impl Guest {
     }
 
     pub(super) fn socket(&mut self, host: u32, guest: u32) -> &mut Socket {
-        self.sockets.get_mut(&(host, guest)).expect("the guest has this socket")
+        self.sockets
+            .get_mut(&(host, guest))
+            .expect("the guest has this socket")
     }
 
     /// Sends a packet of a connection; the queue must have room.
@@ -99,7 +94,10 @@ impl Guest {
             fwd_cnt,
             ..header(op, host, guest)
         };
-        assert!(self.driver.send(&header, data), "the transmit queue has room");
+        assert!(
+            self.driver.send(&header, data),
+            "the transmit queue has room"
+        );
     }
 
     /// Starts a connection to a port of the host.
@@ -109,7 +107,13 @@ impl Guest {
     }
 
     pub(super) fn shutdown(&mut self, host: u32, guest: u32, receive: bool, send: bool) {
-        self.send(Op::Shutdown, host, guest, Shutdown { receive, send }.flags(), &[]);
+        self.send(
+            Op::Shutdown,
+            host,
+            guest,
+            Shutdown { receive, send }.flags(),
+            &[],
+        );
     }
 
     /// Does everything a guest would do now. True if it did anything.
@@ -154,12 +158,17 @@ impl Guest {
         match header.op {
             Op::Response => socket.accepted = true,
             Op::Rst => socket.was_reset = true,
-            Op::Shutdown => socket.peer_shutdown.merge(Shutdown::from_flags(header.flags)),
+            Op::Shutdown => socket
+                .peer_shutdown
+                .merge(Shutdown::from_flags(header.flags)),
             Op::Rw => {
                 assert!(!socket.peer_shutdown.send, "no data after the end of it");
                 socket.received_count += header.len;
                 let waiting = socket.received_count - socket.read_count;
-                assert!(waiting <= buf_alloc, "the device keeps to the guest's credit");
+                assert!(
+                    waiting <= buf_alloc,
+                    "the device keeps to the guest's credit"
+                );
                 socket.received.extend(data);
                 if !socket.lazy {
                     socket.read_count = socket.received_count;

@@ -21,7 +21,12 @@ fn connected() -> (World, std::os::unix::net::UnixStream) {
 fn answers(world: &mut World, header: &Header, data: &[u8]) -> Vec<Header> {
     assert!(world.guest.driver.send(header, data));
     world.settle();
-    world.guest.inbox.drain(..).map(|packet| packet.header).collect()
+    world
+        .guest
+        .inbox
+        .drain(..)
+        .map(|packet| packet.header)
+        .collect()
 }
 
 /// Sends bytes as a chain of these pieces and returns the headers that come back.
@@ -33,7 +38,12 @@ fn answers_to_chain(world: &mut World, bytes: &Header, pieces: &[Piece]) -> Vec<
     world.guest.driver.tx.offer(pieces);
     world.settle();
     world.guest.driver.reclaim();
-    world.guest.inbox.drain(..).map(|packet| packet.header).collect()
+    world
+        .guest
+        .inbox
+        .drain(..)
+        .map(|packet| packet.header)
+        .collect()
 }
 
 #[test]
@@ -58,21 +68,32 @@ fn wrong_addresses_and_types_do_not_reach_a_connection() {
             src_cid: Cid(cid),
             ..data
         };
-        assert!(answers(&mut world, &forged, b"bad").is_empty(), "from {cid}");
+        assert!(
+            answers(&mut world, &forged, b"bad").is_empty(),
+            "from {cid}"
+        );
     }
     for cid in [0, 1, 3, 2 | 1 << 32, u64::MAX] {
         let astray = Header {
             dst_cid: Cid(cid),
             ..data
         };
-        assert_eq!(answers(&mut world, &astray, b"bad"), [astray.reset()], "to {cid}");
+        assert_eq!(
+            answers(&mut world, &astray, b"bad"),
+            [astray.reset()],
+            "to {cid}"
+        );
     }
     for socket_type in [0, 2, 3, u16::MAX] {
         let packet = Header {
             socket_type,
             ..data
         };
-        assert_eq!(answers(&mut world, &packet, b"bad"), [packet.reset()], "{socket_type}");
+        assert_eq!(
+            answers(&mut world, &packet, b"bad"),
+            [packet.reset()],
+            "{socket_type}"
+        );
         let reset = Header {
             socket_type,
             ..header(Op::Rst, HOST_PORT, 1)
@@ -168,7 +189,10 @@ fn chains_without_a_whole_header_are_dropped() {
         &[(BUFFER, 44, true)],
         &[(BUFFER, 20, false), (BUFFER + 20, 24, true)],
     ] {
-        assert!(answers_to_chain(&mut world, &packet, pieces).is_empty(), "{pieces:?}");
+        assert!(
+            answers_to_chain(&mut world, &packet, pieces).is_empty(),
+            "{pieces:?}"
+        );
     }
     assert_eq!(world.device().muxer.connections(), 1);
 }
@@ -184,7 +208,11 @@ fn descriptors_may_be_cut_anywhere() {
     for pieces in [
         vec![(BUFFER, 144, false)],
         vec![(BUFFER, 43, false), (BUFFER + 43, 101, false)],
-        vec![(BUFFER, 1, false), (BUFFER + 1, 0, false), (BUFFER + 1, 143, false)],
+        vec![
+            (BUFFER, 1, false),
+            (BUFFER + 1, 0, false),
+            (BUFFER + 1, 143, false),
+        ],
         [&single[..], &[(BUFFER + 60, 84, false)]].concat(),
         vec![(BUFFER, 144, false), (BUFFER + 200, 10, true)],
     ] {
@@ -203,7 +231,12 @@ fn receive_buffers_may_be_cut_anywhere() {
     world.settle();
     // Use up what is there.
     while !world.guest.driver.rx.has_room(128) {
-        assert!(world.guest.driver.send(&header(Op::CreditRequest, HOST_PORT, 1), &[]));
+        assert!(
+            world
+                .guest
+                .driver
+                .send(&header(Op::CreditRequest, HOST_PORT, 1), &[])
+        );
         world.settle();
     }
     world.guest.inbox.clear();
@@ -221,14 +254,21 @@ fn receive_buffers_may_be_cut_anywhere() {
     while let Some((_, len)) = world.guest.driver.rx.take() {
         lens.push(len);
     }
-    assert_eq!(lens, [0, 0, 0, 0, 50], "too small ones come back empty, the last is full");
+    assert_eq!(
+        lens,
+        [0, 0, 0, 0, 50],
+        "too small ones come back empty, the last is full"
+    );
     let mut bytes = [0; 50];
     let memory = world.guest.driver.memory.clone();
     vm_memory::Bytes::read_slice(&*memory, &mut bytes, vm_memory::GuestAddress(at + 0x100))
         .unwrap();
     let (head, data) = bytes.split_first_chunk::<HEADER_LEN>().unwrap();
     let header = Header::from_bytes(head);
-    assert_eq!((header.op, header.len, header.dst_port), (Op::Rw, 6, Port(1)));
+    assert_eq!(
+        (header.op, header.len, header.dst_port),
+        (Op::Rw, 6, Port(1))
+    );
     assert_eq!(data, b"sixsix");
 }
 
@@ -277,7 +317,10 @@ fn a_broken_queue_stops_the_device_and_ends_its_streams() {
     world.guest.driver.tx.publish(0);
     world.settle();
     let error = world.hosted().error.take();
-    assert!(matches!(error, Some(DeviceError::Queue(QueueError::BadChain { .. }))), "{error:?}");
+    assert!(
+        matches!(error, Some(DeviceError::Queue(QueueError::BadChain { .. }))),
+        "{error:?}"
+    );
     assert!(is_at_end(&mut stream));
 }
 

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use std::os::unix::net::UnixStream;
+
 use super::guest::header;
 use super::world::{HOST_PORT, World, is_at_end, pattern, read_available, write_available};
 use crate::virtio::vsock::limits::{
@@ -19,7 +21,12 @@ fn the_guest_gets_no_more_than_its_credit_and_is_asked_once() {
     world.settle();
     write_available(&mut client, &pattern(100_000));
     world.settle();
-    let sent: usize = world.guest.inbox.iter().map(|packet| packet.data.len()).sum();
+    let sent: usize = world
+        .guest
+        .inbox
+        .iter()
+        .map(|packet| packet.data.len())
+        .sum();
     assert_eq!(sent, 10_000);
     let asked = |world: &World| {
         let asks = |p: &&super::driver::Packet| p.header.op == Op::CreditRequest;
@@ -34,7 +41,12 @@ fn the_guest_gets_no_more_than_its_credit_and_is_asked_once() {
     world.guest.buf_alloc = 10_001;
     world.guest.send(Op::CreditUpdate, host, 1, 0, &[]);
     world.settle();
-    let sent: usize = world.guest.inbox.iter().map(|packet| packet.data.len()).sum();
+    let sent: usize = world
+        .guest
+        .inbox
+        .iter()
+        .map(|packet| packet.data.len())
+        .sum();
     assert_eq!(sent, 10_001);
     assert_eq!(asked(&world), 2);
 }
@@ -50,7 +62,11 @@ fn a_slow_reader_holds_the_guest_back_and_nobody_else() {
     assert!(!world.guest.socket(HOST_PORT, 1).outgoing.is_empty());
     assert!(world.device().muxer.memory() <= BUF_ALLOC as usize + 64 * 1024);
 
-    world.guest.socket(HOST_PORT, 2).outgoing.extend(b"not held back");
+    world
+        .guest
+        .socket(HOST_PORT, 2)
+        .outgoing
+        .extend(b"not held back");
     world.settle();
     let mut said = Vec::new();
     read_available(&mut quick, &mut said);
@@ -58,11 +74,18 @@ fn a_slow_reader_holds_the_guest_back_and_nobody_else() {
 
     let mut read = Vec::new();
     while read.len() < sent.len() {
-        assert!(read_available(&mut slow, &mut read) > 0, "stuck at {}", read.len());
+        assert!(
+            read_available(&mut slow, &mut read) > 0,
+            "stuck at {}",
+            read.len()
+        );
         world.settle();
     }
     assert!(read == sent);
-    assert!(world.device().muxer.memory() < 64 * 1024, "an empty backlog holds no memory");
+    assert!(
+        world.device().muxer.memory() < 64 * 1024,
+        "an empty backlog holds no memory"
+    );
 }
 
 #[test]
@@ -111,7 +134,11 @@ fn those_that_only_drain_give_way_to_new_connections() {
     for guest in 0..count {
         let stream = world.connect_to_host(guest);
         if guest < 2 {
-            world.guest.socket(HOST_PORT, guest).outgoing.extend(pattern(400_000));
+            world
+                .guest
+                .socket(HOST_PORT, guest)
+                .outgoing
+                .extend(pattern(400_000));
             world.settle();
             world.guest.shutdown(HOST_PORT, guest, true, true);
             world.settle();
@@ -121,15 +148,21 @@ fn those_that_only_drain_give_way_to_new_connections() {
     assert_eq!(world.device().muxer.connections(), MAX_CONNECTIONS);
     streams.push(world.connect_to_host(count));
     assert_eq!(world.device().muxer.connections(), MAX_CONNECTIONS);
-    let complete = |world: &mut World, stream| {
+    let complete = |world: &mut World, stream: &mut UnixStream| {
         let mut read = Vec::new();
         while read_available(stream, &mut read) > 0 {
             world.settle();
         }
         read.len() == 400_000
     };
-    assert!(!complete(&mut world, &mut streams[0]), "the oldest gave way");
-    assert!(complete(&mut world, &mut streams[1]), "the next did not have to");
+    assert!(
+        !complete(&mut world, &mut streams[0]),
+        "the oldest gave way"
+    );
+    assert!(
+        complete(&mut world, &mut streams[1]),
+        "the next did not have to"
+    );
 }
 
 #[test]
@@ -172,8 +205,18 @@ fn connections_that_come_and_go_leave_nothing_behind() {
     world.guest.passive = true;
     world.settle();
     for round in 0..2_000_u32 {
-        assert!(world.guest.driver.send(&header(Op::Request, HOST_PORT, round % 7), &[]));
-        assert!(world.guest.driver.send(&header(Op::Rst, HOST_PORT, round % 7), &[]));
+        assert!(
+            world
+                .guest
+                .driver
+                .send(&header(Op::Request, HOST_PORT, round % 7), &[])
+        );
+        assert!(
+            world
+                .guest
+                .driver
+                .send(&header(Op::Rst, HOST_PORT, round % 7), &[])
+        );
         world.device_rounds();
         world.accept();
     }

@@ -3,9 +3,6 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use proptest::test_runner::Config;
-
-use super::driver::RX_BUFFER_LEN;
 use super::guest::header;
 use super::world::{
     HOST_PORT, World, activate, configuration, is_at_end, pattern, read_available, read_ok,
@@ -14,8 +11,6 @@ use super::world::{
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::vsock::packet::{Cid, Op, Port};
 use crate::virtio::vsock::{Vsock, limits};
-
-const _: fn() -> Config = Config::default;
 
 #[test]
 fn a_client_of_the_listener_reaches_a_guest_program() {
@@ -56,7 +51,10 @@ fn a_line_sent_before_the_driver_runs_waits_for_it() {
 
     let mut world = World::run(device, directory, acceptor);
     world.guest.listening.insert(9);
-    assert!(is_at_end(&mut client), "the driver ran, but nobody listened yet");
+    assert!(
+        is_at_end(&mut client),
+        "the driver ran, but nobody listened yet"
+    );
 
     let (_, host) = world.connect_to_guest(9);
     assert!(host >= limits::FIRST_HOST_PORT);
@@ -67,7 +65,11 @@ fn a_guest_program_reaches_a_host_port() {
     let mut world = World::new();
     let mut stream = world.connect_to_host(40_000);
     stream.write_all(b"welcome").unwrap();
-    world.guest.socket(HOST_PORT, 40_000).outgoing.extend(b"hello");
+    world
+        .guest
+        .socket(HOST_PORT, 40_000)
+        .outgoing
+        .extend(b"hello");
     world.settle();
     let mut said = Vec::new();
     read_available(&mut stream, &mut said);
@@ -105,17 +107,16 @@ fn a_host_port_whose_program_is_gone_refuses() {
 #[test]
 fn an_acceptor_that_does_not_keep_up_refuses_instead_of_blocking() {
     let mut world = World::new();
-    let mut refused = false;
     for guest in 0..u32::try_from(limits::MAX_CONNECTIONS).unwrap() * 8 {
         world.guest.connect(HOST_PORT, guest);
         world.settle();
-        refused |= world.guest.socket(HOST_PORT, guest).was_reset;
-        if !refused {
-            world.guest.send(Op::Rst, HOST_PORT, guest, 0, &[]);
+        if world.guest.socket(HOST_PORT, guest).was_reset {
+            return;
         }
-        world.settle();
+        world.guest.send(Op::Rst, HOST_PORT, guest, 0, &[]);
+        world.guest.sockets.clear();
     }
-    assert!(refused, "nobody accepts, and the queue of streams ends somewhere");
+    panic!("nobody accepts, and the queue of streams has no end");
 }
 
 /// Sends `total` bytes each way at once and compares.
@@ -126,15 +127,29 @@ fn both_ways(world: &mut World, client: &mut UnixStream, host: u32, guest: u32, 
     let (mut written, mut read) = (0, Vec::new());
     while written < total || read.len() < total {
         written += write_available(client, &down[written..]);
-        let before = (written, read.len(), world.guest.socket(host, guest).received_count);
+        let before = (
+            written,
+            read.len(),
+            world.guest.socket(host, guest).received_count,
+        );
         world.settle();
         read_available(client, &mut read);
-        let after = (written, read.len(), world.guest.socket(host, guest).received_count);
-        assert!(before != after || written < total, "the stream is stuck at {after:?}");
+        let after = (
+            written,
+            read.len(),
+            world.guest.socket(host, guest).received_count,
+        );
+        assert!(
+            before != after || written < total,
+            "the stream is stuck at {after:?}"
+        );
     }
     world.settle();
     assert!(read == up, "what the host read is what the guest sent");
-    assert!(world.guest.socket(host, guest).received == down, "and the other way round");
+    assert!(
+        world.guest.socket(host, guest).received == down,
+        "and the other way round"
+    );
 }
 
 #[test]
@@ -191,14 +206,18 @@ fn connections_take_turns() {
     write_available(&mut busy, &pattern(1 << 20));
     quiet.write_all(b"me too").unwrap();
     world.settle();
-    let turns: Vec<u32> = world.guest.inbox[..16].iter().map(|p| p.header.src_port.0).collect();
-    assert!(turns[..].contains(&busy_host));
+    let turns: Vec<u32> = world
+        .guest
+        .inbox
+        .iter()
+        .map(|p| p.header.src_port.0)
+        .collect();
+    let first = turns.iter().position(|port| *port == quiet_host).unwrap();
     assert!(
-        turns[turns.iter().position(|port| *port == busy_host).unwrap()..][..3]
-            .contains(&quiet_host)
-            || turns[0] == quiet_host,
-        "the quiet one has its turn at once: {turns:?}"
+        first < 2,
+        "the quiet one does not wait for the busy one: {turns:?}"
     );
+    assert!(turns.iter().filter(|port| **port == busy_host).count() > 10);
 }
 
 #[test]
@@ -233,35 +252,23 @@ fn a_parked_device_goes_on_where_it_was() {
 
 #[test]
 fn a_driver_that_starts_again_finds_the_same_device() {
-    let mut world = World::new();
+    let (mut configured, theirs) = UnixStream::pair().unwrap();
+    let mut world = World::with_streams(vec![theirs.into()]);
+    configured.set_nonblocking(true).unwrap();
+    configured.write_all(b"CONNECT ").unwrap();
     let (mut client, _) = world.connect_to_guest(1);
     let mut pending = world.client("CONN");
-    let (device, directory, acceptor) = world.reset();
+
+    let mut world = world.restart_driver();
     assert!(is_at_end(&mut client), "connections end with the driver");
-
-    let mut data = [0xff; 12];
-    device.read_config(0, &mut data);
-    assert_eq!(data, [3, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
-    // The trait object is the same device; tests hold the concrete one.
-    drop(device);
-    std::fs::remove_file(directory.path().join("vsock")).unwrap();
-    assert!(is_at_end(&mut pending));
-    drop(acceptor);
-}
-
-#[test]
-fn clients_that_were_promised_nothing_survive_a_reset() {
-    let (mut ours, theirs) = UnixStream::pair().unwrap();
-    let mut world = World::with_streams(vec![theirs.into()]);
-    ours.set_nonblocking(true).unwrap();
-    ours.write_all(b"CONNECT ").unwrap();
+    world.guest.listening.insert(1);
+    pending.write_all(b"ECT 1\n").unwrap();
+    configured.write_all(b"1\n").unwrap();
     world.settle();
-    let (device, _directory, _acceptor) = world.reset();
-    let queues = crate::virtio::vsock::tests::driver::Driver::new(device.queue_max_sizes());
-    drop(queues);
-    assert!(!is_at_end(&mut ours), "the device still has the client");
-    drop(device);
-    assert!(is_at_end(&mut ours));
+    read_ok(&mut pending);
+    read_ok(&mut configured);
+    world.connect_to_guest(1);
+    world.connect_to_host(2);
 }
 
 #[test]
@@ -305,18 +312,22 @@ fn every_packet_to_the_guest_is_addressed_properly() {
     let response = world.guest.inbox.remove(0).header;
     assert_eq!(response.op, Op::Response);
     assert_eq!((response.src_cid, response.dst_cid), (Cid::HOST, Cid(3)));
-    assert_eq!((response.src_port, response.dst_port), (Port(HOST_PORT), Port(77)));
+    assert_eq!(
+        (response.src_port, response.dst_port),
+        (Port(HOST_PORT), Port(77))
+    );
     assert_eq!(response.buf_alloc, limits::BUF_ALLOC);
-    assert_eq!(RX_BUFFER_LEN, 4096);
-    let (_, stream) = world.accept().unwrap();
-    assert!(is_at_end(&mut { stream }) || (&mut { world }).device().muxer.connections() == 1);
 }
 
 #[test]
 fn reading_to_the_end_works_as_with_any_stream() {
     let mut world = World::new();
     let mut stream = world.connect_to_host(5);
-    world.guest.socket(HOST_PORT, 5).outgoing.extend(b"all of it");
+    world
+        .guest
+        .socket(HOST_PORT, 5)
+        .outgoing
+        .extend(b"all of it");
     world.settle();
     world.guest.shutdown(HOST_PORT, 5, false, true);
     world.settle();

@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberId, SubscriberOps};
+use event_manager::{
+    EventManager, EventOps, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
+};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
 };
@@ -14,7 +16,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::driver::Driver;
 use super::guest::{GUEST, Guest};
-use crate::virtio::device::{ActiveDevice, Activation, DeviceError, VirtioDevice};
+use crate::virtio::device::{Activation, ActiveDevice, DeviceError, VirtioDevice};
 use crate::virtio::feature;
 use crate::virtio::interrupt::Interrupt;
 use crate::virtio::vsock::{ActiveVsock, Port, Vsock, VsockConfig};
@@ -143,10 +145,10 @@ impl World {
         self.id = self.manager.add_subscriber(parked);
     }
 
-    /// Stops the device as a reset by the driver does.
-    pub(super) fn reset(mut self) -> (Box<dyn VirtioDevice>, tempfile::TempDir, OwnedFd) {
+    /// Stops the device and starts it again with a new driver.
+    pub(super) fn restart_driver(mut self) -> World {
         let hosted = self.manager.remove_subscriber(self.id).unwrap();
-        (Box::new(hosted.device).reset(), self.directory, self.acceptor)
+        Self::run(hosted.device.stop(), self.directory, self.acceptor)
     }
 
     /// Lets the device alone do all that is due.
@@ -244,8 +246,12 @@ pub(super) fn read_ok(client: &mut UnixStream) -> u32 {
         client.read_exact(&mut byte).expect("an answer is there");
         line.push(char::from(byte[0]));
     }
-    let port = line.strip_prefix("OK ").and_then(|rest| rest.strip_suffix('\n'));
-    port.unwrap_or_else(|| panic!("not an answer: {line:?}")).parse().unwrap()
+    let port = line
+        .strip_prefix("OK ")
+        .and_then(|rest| rest.strip_suffix('\n'));
+    port.unwrap_or_else(|| panic!("not an answer: {line:?}"))
+        .parse()
+        .unwrap()
 }
 
 /// Whether the stream has ended, in order and with nothing left to read.

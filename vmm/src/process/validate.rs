@@ -1,0 +1,154 @@
+//! Refuses configurations that cannot be a VM, before anything is made.
+
+use crate::config::{Config, GENERATION, MAX_VCPUS, MIN_MEMORY_MIB};
+
+/// What this host can give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostLimits {
+    /// The host's RAM.
+    pub memory_mib: u64,
+    /// Processors that KVM allows in a VM.
+    pub vcpus: usize,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ValidationError {
+    /// Another protocol generation.
+    #[error("the configuration is of generation {0}; this monitor speaks {GENERATION}")]
+    Generation(u32),
+    /// Too few or too many processors.
+    #[error("{asked} vCPUs are not possible; give 1 to {most}")]
+    Vcpus {
+        /// What was asked.
+        asked: u8,
+        /// The most here.
+        most: usize,
+    },
+    /// Too little or too much memory.
+    #[error("{asked} MiB of memory are not possible; give {MIN_MEMORY_MIB} to {most}")]
+    Memory {
+        /// What was asked.
+        asked: u32,
+        /// The most here.
+        most: u64,
+    },
+    /// No layer to serve.
+    #[error("the root has no immutable layer")]
+    NoLayer,
+    /// Nothing to start the guest's user space from.
+    #[error("there is no initial ram file system")]
+    NoInitramfs,
+}
+
+/// Checks the numbers of a configuration.
+///
+/// # Errors
+/// The first that is wrong.
+pub fn validate(config: &Config, host: HostLimits) -> Result<(), ValidationError> {
+    if config.generation != GENERATION {
+        return Err(ValidationError::Generation(config.generation));
+    }
+    let most = host.vcpus.min(usize::from(MAX_VCPUS));
+    if config.vcpu_count == 0 || usize::from(config.vcpu_count) > most {
+        return Err(ValidationError::Vcpus {
+            asked: config.vcpu_count,
+            most,
+        });
+    }
+    let memory = u64::from(config.memory_mib);
+    if config.memory_mib < MIN_MEMORY_MIB || memory > host.memory_mib {
+        let most = host.memory_mib;
+        return Err(ValidationError::Memory {
+            asked: config.memory_mib,
+            most,
+        });
+    }
+    if config.root.layers.is_empty() {
+        return Err(ValidationError::NoLayer);
+    }
+    if config.initramfs_fds.is_empty() {
+        return Err(ValidationError::NoInitramfs);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{PackedLayer, Root, Vsock};
+
+    const HOST: HostLimits = HostLimits {
+        memory_mib: 4096,
+        vcpus: 8,
+    };
+
+    fn config(change: impl FnOnce(&mut Config)) -> Config {
+        let mut config = Config {
+            generation: GENERATION,
+            vcpu_count: 1,
+            memory_mib: 512,
+            kvm_fd: 3,
+            kernel_fd: 4,
+            initramfs_fds: vec![5],
+            root: Root {
+                layers: vec![PackedLayer {
+                    index_fd: 6,
+                    data_fd: 7,
+                }],
+                writable_fd: 8,
+                quota_bytes: None,
+                quota_inodes: None,
+            },
+            vsock: Vsock {
+                guest_cid: 3,
+                listener_fd: None,
+                stream_fds: vec![],
+                host_ports: vec![],
+            },
+            control_fd: 9,
+            outlive_control: false,
+            debug_console: false,
+        };
+        change(&mut config);
+        config
+    }
+
+    #[test]
+    fn a_plain_configuration_is_fine() {
+        assert_eq!(validate(&config(|_| {}), HOST), Ok(()));
+    }
+
+    #[test]
+    fn zero_and_absurd_processors_are_refused() {
+        for asked in [0, 9, 255] {
+            let result = validate(&config(|config| config.vcpu_count = asked), HOST);
+            assert_eq!(result, Err(ValidationError::Vcpus { asked, most: 8 }));
+        }
+    }
+
+    #[test]
+    fn too_little_memory_and_more_than_the_hosts_are_refused() {
+        for asked in [0, 127, 4097, u32::MAX] {
+            let result = validate(&config(|config| config.memory_mib = asked), HOST);
+            assert_eq!(result, Err(ValidationError::Memory { asked, most: 4096 }));
+        }
+    }
+
+    #[test]
+    fn another_generation_and_missing_parts_are_refused() {
+        let check = |change: fn(&mut Config)| validate(&config(change), HOST);
+        assert_eq!(
+            check(|c| c.generation = 0),
+            Err(ValidationError::Generation(0))
+        );
+        assert_eq!(
+            check(|c| c.root.layers.clear()),
+            Err(ValidationError::NoLayer)
+        );
+        assert_eq!(
+            check(|c| c.initramfs_fds.clear()),
+            Err(ValidationError::NoInitramfs)
+        );
+    }
+}
