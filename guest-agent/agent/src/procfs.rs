@@ -25,6 +25,30 @@ pub(crate) fn processes() -> impl Iterator<Item = Process> {
         .filter_map(|pid| parse_stat(Pid::from_raw(pid)?, &read(&format!("/proc/{pid}/stat"))?))
 }
 
+/// The processes that run and descend from `ancestor`.
+pub(crate) fn descendants(ancestor: Pid) -> Vec<Pid> {
+    let all: Vec<Process> = processes().filter(|process| !process.is_zombie).collect();
+    let mut found = vec![ancestor];
+    with_descendants(&all, &mut found);
+    found.split_off(1)
+}
+
+/// Adds to `found` everything in `all` that descends from a process in it.
+pub(crate) fn with_descendants(all: &[Process], found: &mut Vec<Pid>) {
+    loop {
+        let before = found.len();
+        for process in all {
+            let parent_found = found.iter().any(|pid| pid.as_raw_pid() == process.parent);
+            if parent_found && !found.contains(&process.pid) {
+                found.push(process.pid);
+            }
+        }
+        if found.len() == before {
+            return;
+        }
+    }
+}
+
 /// Whether a process started with this `KEY=VALUE` in its environment.
 pub(crate) fn has_variable(pid: Pid, entry: &[u8]) -> bool {
     read(&format!("/proc/{}/environ", pid.as_raw_pid()))

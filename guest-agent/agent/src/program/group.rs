@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, open, openat, un
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use super::super::procfs;
+use crate::procfs;
 
 /// How deep the cgroups are followed that a program made inside its own.
 const DEEPEST: u32 = 16;
@@ -221,16 +221,6 @@ fn traced(leader: Option<Pid>, marker: &str) -> Vec<Pid> {
         })
         .map(|process| process.pid)
         .collect();
-    loop {
-        let before = members.len();
-        for process in &all {
-            let parent_in = members.iter().any(|pid| pid.as_raw_pid() == process.parent);
-            if parent_in && !members.contains(&process.pid) {
-                members.push(process.pid);
-            }
-        }
-        if members.len() == before {
-            return members;
-        }
-    }
+    procfs::with_descendants(&all, &mut members);
+    members
 }

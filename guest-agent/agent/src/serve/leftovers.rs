@@ -118,10 +118,6 @@ impl Leftovers {
         }
         self.tidy();
     }
-
-    pub(super) fn are_dying(&self) -> bool {
-        self.held.values().any(|leftover| leftover.killed.is_some())
-    }
 }
 
 impl Leftover {

@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 use pyro_agent_protocol::{ErrorCode, Event, Frame, FrameError, FrameKind, Request};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
-use rustix::process::{WaitOptions, wait};
+use rustix::process::{Signal, WaitOptions, kill_process, wait};
 
 use self::exec::{Exec, named};
 use self::leftovers::Leftovers;
 use self::poller::{Interest, OperationId, Poller, Ready, Source, Watched};
 use self::stream::{Received, Stream};
+use crate::procfs;
 use crate::program::{self, group::Groups};
 use crate::sys::{signals, vsock};
 
@@ -168,7 +169,8 @@ impl Server {
         }
     }
 
-    /// Kills everything that any operation has started. For agents that are not PID 1.
+    /// Kills everything that any operation has started and waits until it is gone, for a while.
+    /// For agents that are not PID 1.
     pub(crate) fn kill_all(&mut self) {
         let ids: Vec<_> = self.operations.keys().copied().collect();
         for id in ids {
@@ -176,11 +178,19 @@ impl Server {
         }
         self.leftovers.kill_all();
         let limit = Instant::now() + Duration::from_secs(2);
-        while self.leftovers.are_dying() && Instant::now() < limit {
+        // Orphans became ours, so what an earlier exec left in the background is found as well.
+        loop {
+            let left = procfs::descendants(rustix::process::getpid());
+            if left.is_empty() || Instant::now() >= limit {
+                break;
+            }
+            for pid in left {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(2));
             self.reap();
-            self.leftovers.tidy();
-            let _ = self.poller.wait(Some(Duration::from_millis(5)));
         }
+        self.leftovers.tidy();
     }
 
     fn accept(&mut self) {

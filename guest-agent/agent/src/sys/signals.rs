@@ -18,13 +18,20 @@ pub(crate) struct Arrived {
     pub(crate) terminate: bool,
 }
 
-/// Blocks SIGCHLD, SIGTERM and SIGINT and gives a descriptor to read them from.
+/// Takes signals over: none does anything by itself any more but what the kernel does by default,
+/// and SIGCHLD, SIGTERM and SIGINT can be read from the descriptor that this gives.
 pub(crate) fn watch() -> Result<OwnedFd, Errno> {
     // SAFETY: a zeroed set is valid for sigemptyset to fill; all calls get pointers to it alone.
     let fd = unsafe {
+        // Whoever started the agent may have ignored some, and ignored signals stay ignored across
+        // exec, in the programs that the agent runs, too. (SIGKILL and SIGSTOP refuse.)
+        for signal in 1..32 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
         let mut set: libc::sigset_t = std::mem::zeroed();
         check(libc::sigemptyset(&raw mut set))?;
-        for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT] {
+        // SIGPIPE only to be rid of it: a program that does not read its input is no reason to die.
+        for signal in [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGPIPE] {
             check(libc::sigaddset(&raw mut set, signal))?;
         }
         check(libc::sigprocmask(
@@ -76,22 +83,11 @@ pub(crate) fn signal_all(signal: rustix::process::Signal) {
     unsafe { libc::kill(-1, signal.as_raw()) };
 }
 
-/// Gives a new child the dispositions and the mask that a program expects to start with. Makes
-/// system calls only, as is needed between fork and exec.
-pub(super) fn reset_in_child() {
-    // SAFETY: signal and sigprocmask are async-signal-safe and get valid arguments.
+/// Gives a new child the signal mask that a program expects to start with. Makes a system call
+/// only, as is needed between fork and exec.
+pub(super) fn unblock_in_child() {
+    // SAFETY: sigprocmask is async-signal-safe and gets a valid set.
     unsafe {
-        // Ignored signals stay ignored across exec. Rust ignores SIGPIPE; the others may have been
-        // ignored by who started the agent.
-        for signal in [
-            libc::SIGPIPE,
-            libc::SIGHUP,
-            libc::SIGINT,
-            libc::SIGQUIT,
-            libc::SIGTERM,
-        ] {
-            libc::signal(signal, libc::SIG_DFL);
-        }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());

@@ -22,6 +22,9 @@ use super::{check, signals};
 /// clone3(2): put the child into the cgroup whose directory is open at `cgroup`.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// close_range(2): mark the descriptors instead of closing them.
+const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+
 /// Whom the program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
@@ -202,6 +205,16 @@ fn become_program(plan: &Plan<'_>, vectors: &mut Vectors) -> Result<Infallible, 
         // SAFETY: duplicates onto 0, 1 and 2, which nothing in this child owns any more.
         check(unsafe { libc::dup2(fd.as_raw_fd(), target) }).map_err(at(Step::Setup))?;
     }
+    // All of the agent's descriptors close on exec; whoever started it may have left others open.
+    // SAFETY: marks descriptors of this child only; what is marked is still usable until exec.
+    unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            libc::c_uint::MAX,
+            CLOSE_RANGE_CLOEXEC,
+        )
+    };
     rustix::process::umask(Mode::from_raw_mode(0o022));
     if let Some(credentials) = plan.credentials {
         let Credentials { uid, gid, groups } = credentials;
@@ -210,7 +223,7 @@ fn become_program(plan: &Plan<'_>, vectors: &mut Vectors) -> Result<Infallible, 
         rustix::thread::set_thread_res_uid(*uid, *uid, *uid).map_err(at(Step::Credentials))?;
     }
     rustix::process::chdir(plan.cwd).map_err(at(Step::Cwd))?;
-    signals::reset_in_child();
+    signals::unblock_in_child();
     Err((Step::Exec, exec(plan.candidates, vectors)))
 }
 

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How the agent holds the programs it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holding {
+pub(crate) enum Holding {
     /// In cgroups v2, as in a guest.
     Cgroups,
     /// By what `/proc` tells.
@@ -26,7 +26,7 @@ pub enum Holding {
 }
 
 /// A running agent. Killed with all that it runs when dropped.
-pub struct Agent {
+pub(crate) struct Agent {
     child: Child,
     directory: tempfile::TempDir,
     cgroup: Option<PathBuf>,
@@ -35,10 +35,12 @@ pub struct Agent {
 impl Agent {
     /// Starts an agent. `None`, with the reason printed, when this machine cannot hold programs
     /// in that way.
-    pub fn start(holding: Holding) -> Option<Self> {
+    pub(crate) fn start(holding: Holding) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pyro-agent"));
-        command.arg("--listen-unix").arg(directory.path().join("socket"));
+        command
+            .arg("--listen-unix")
+            .arg(directory.path().join("socket"));
         let mut cgroup = None;
         if holding == Holding::Cgroups {
             let Some(path) = make_cgroup() else {
@@ -49,26 +51,30 @@ impl Agent {
             cgroup = Some(path);
         }
         let child = command.spawn().unwrap();
-        let agent = Self { child, directory, cgroup };
+        let agent = Self {
+            child,
+            directory,
+            cgroup,
+        };
         wait_until("the agent listens", || agent.path().exists());
         Some(agent)
     }
 
     /// Starts an agent without cgroups, which works everywhere.
-    pub fn start_anywhere() -> Self {
+    pub(crate) fn start_anywhere() -> Self {
         Self::start(Holding::Traces).expect("needs nothing special")
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("socket")
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// A new stream, with nothing said yet.
-    pub fn connect(&self) -> Stream {
+    pub(crate) fn connect(&self) -> Stream {
         let mut tries = 0;
         let socket = loop {
             match UnixStream::connect(self.path()) {
@@ -85,14 +91,14 @@ impl Agent {
     }
 
     /// A stream with this request sent.
-    pub fn request(&self, request: &Request) -> Stream {
+    pub(crate) fn request(&self, request: &Request) -> Stream {
         let mut stream = self.connect();
         stream.send(&encode_message(request).unwrap());
         stream
     }
 
     /// Starts a program; gives its stream once it runs.
-    pub fn exec(&self, exec: Exec) -> Stream {
+    pub(crate) fn exec(&self, exec: Exec) -> Stream {
         let mut stream = self.request(&Request::Exec(exec));
         match stream.event() {
             Event::Started { pid } => stream.pid = pid,
@@ -102,17 +108,17 @@ impl Agent {
     }
 
     /// Runs a program to its end.
-    pub fn run(&self, exec: Exec) -> Outcome {
+    pub(crate) fn run(&self, exec: Exec) -> Outcome {
         self.exec(exec).outcome()
     }
 
     /// Runs a shell script to its end.
-    pub fn shell(&self, script: &str) -> Outcome {
+    pub(crate) fn shell(&self, script: &str) -> Outcome {
         self.run(shell(script))
     }
 
     /// Why a program cannot be started.
-    pub fn failure(&self, exec: Exec) -> (ErrorCode, String) {
+    pub(crate) fn failure(&self, exec: Exec) -> (ErrorCode, String) {
         let mut stream = self.request(&Request::Exec(exec));
         match stream.event() {
             Event::Failed { code, message } => {
@@ -123,31 +129,40 @@ impl Agent {
         }
     }
 
-    pub fn ping(&self) {
+    pub(crate) fn ping(&self) {
         assert_eq!(self.request(&Request::Ping).event(), Event::Done);
     }
 
     /// Waits for the agent to end by itself.
-    pub fn wait(&mut self) -> bool {
+    pub(crate) fn wait(&mut self) -> bool {
         self.child.wait().unwrap().success()
     }
 
     /// The cgroups that the agent has now.
-    pub fn cgroups(&self) -> usize {
+    pub(crate) fn cgroups(&self) -> usize {
         let path = self.cgroup.as_ref().expect("an agent with cgroups");
         let entries = std::fs::read_dir(path).unwrap().flatten();
-        entries.filter(|entry| entry.file_type().unwrap().is_dir()).count()
+        entries
+            .filter(|entry| entry.file_type().unwrap().is_dir())
+            .count()
     }
 
     /// Descriptors that the agent has open.
-    pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .unwrap()
+            .count()
     }
 
     /// Time on a processor that the agent has used, in clock ticks.
-    pub fn ticks(&self) -> u64 {
+    pub(crate) fn ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let fields: Vec<_> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 }
@@ -168,63 +183,72 @@ impl Drop for Agent {
 /// A cgroup of this test's own, when there is a cgroup v2 hierarchy to make it in.
 fn make_cgroup() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
-    let root = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
-    let own = tempfile::Builder::new().prefix("pyro-test-").tempdir_in(root.split(' ').nth(1)?);
+    let root = mounts
+        .lines()
+        .find(|line| line.split(' ').nth(2) == Some("cgroup2"))?;
+    let own = tempfile::Builder::new()
+        .prefix("pyro-test-")
+        .tempdir_in(root.split(' ').nth(1)?);
     let path = own.ok()?.keep();
     path.join("cgroup.kill").exists().then_some(path)
 }
 
 /// The host's end of one operation.
-pub struct Stream {
-    pub socket: UnixStream,
+pub(crate) struct Stream {
+    pub(crate) socket: UnixStream,
     decoder: Decoder,
     input: Vec<u8>,
     /// The program's process id, once it runs.
-    pub pid: u32,
+    pub(crate) pid: u32,
 }
 
 /// All that an exec gave.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
-    pub status: ExitStatus,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
+pub(crate) struct Outcome {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
 }
 
 impl Outcome {
-    pub fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self.status {
             ExitStatus::Code { code } => code,
             other => panic!("{other:?}"),
         }
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.stdout).unwrap().trim_end()
     }
 }
 
 impl Stream {
-    pub fn new(socket: UnixStream) -> Self {
+    pub(crate) fn new(socket: UnixStream) -> Self {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, decoder: Decoder::new(), input: Vec::new(), pid: 0 }
+        Self {
+            socket,
+            decoder: Decoder::new(),
+            input: Vec::new(),
+            pid: 0,
+        }
     }
 
-    pub fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).unwrap();
     }
 
-    pub fn stdin(&mut self, bytes: &[u8]) {
+    pub(crate) fn stdin(&mut self, bytes: &[u8]) {
         self.send(&encode(FrameKind::Stdin, bytes).unwrap());
     }
 
-    pub fn signal(&mut self, signal: u8) {
+    pub(crate) fn signal(&mut self, signal: u8) {
         self.send(&encode_json(FrameKind::Signal, &Signal { signal }).unwrap());
     }
 
     /// The next frame; `None` when the agent has closed.
-    pub fn frame(&mut self) -> Option<Frame> {
+    pub(crate) fn frame(&mut self) -> Option<Frame> {
         loop {
             let mut rest = &self.input[..];
             let frame = self.decoder.decode(&mut rest).unwrap();
@@ -247,32 +271,46 @@ impl Stream {
         }
     }
 
-    pub fn event(&mut self) -> Event {
+    pub(crate) fn event(&mut self) -> Event {
         let frame = self.frame().expect("the agent closed without a word");
         assert_eq!(frame.kind, FrameKind::Message);
         frame.message().unwrap()
     }
 
     /// The next bytes of standard output.
-    pub fn output(&mut self) -> Vec<u8> {
+    pub(crate) fn output(&mut self) -> Vec<u8> {
         let frame = self.frame().expect("the agent closed without output");
-        assert_eq!(frame.kind, FrameKind::Stdout, "{:?}", String::from_utf8_lossy(&frame.payload));
+        assert_eq!(
+            frame.kind,
+            FrameKind::Stdout,
+            "{:?}",
+            String::from_utf8_lossy(&frame.payload)
+        );
         frame.payload
     }
 
     /// Reads on to the end.
-    pub fn outcome(&mut self) -> Outcome {
+    pub(crate) fn outcome(&mut self) -> Outcome {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         loop {
-            let frame = self.frame().expect("the agent closed without the program's end");
+            let frame = self
+                .frame()
+                .expect("the agent closed without the program's end");
             match frame.kind {
                 FrameKind::Stdout => stdout.extend(frame.payload),
                 FrameKind::Stderr => stderr.extend(frame.payload),
                 FrameKind::Message => match frame.message().unwrap() {
-                    Event::Exited { status, duration_ns } => {
+                    Event::Exited {
+                        status,
+                        duration_ns,
+                    } => {
                         assert!(duration_ns > 0);
                         assert_eq!(self.frame(), None, "the end is the last message");
-                        return Outcome { status, stdout, stderr };
+                        return Outcome {
+                            status,
+                            stdout,
+                            stderr,
+                        };
                     }
                     other => panic!("{other:?}"),
                 },
@@ -283,7 +321,7 @@ impl Stream {
 }
 
 /// An exec with nothing but its arguments.
-pub fn command(argv: &[&str]) -> Exec {
+pub(crate) fn command(argv: &[&str]) -> Exec {
     Exec {
         argv: argv.iter().map(|&argument| argument.to_owned()).collect(),
         env: Default::default(),
@@ -295,12 +333,12 @@ pub fn command(argv: &[&str]) -> Exec {
 }
 
 /// An exec of a shell script.
-pub fn shell(script: &str) -> Exec {
+pub(crate) fn shell(script: &str) -> Exec {
     command(&["sh", "-c", script])
 }
 
 /// Looks again and again until something holds.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let limit = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < limit, "waited in vain until {what}");
@@ -309,13 +347,17 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Whether a process of this number runs; a zombie does not.
-pub fn runs(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !matches!(stat.rsplit(')').next().unwrap().trim_start().as_bytes()[0], b'Z' | b'X'))
+pub(crate) fn runs(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !matches!(
+            stat.rsplit(')').next().unwrap().trim_start().as_bytes()[0],
+            b'Z' | b'X'
+        )
+    })
 }
 
 /// The numbers that a program has written into a file, one a line.
-pub fn pids_in(file: &Path) -> Vec<u32> {
+pub(crate) fn pids_in(file: &Path) -> Vec<u32> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }

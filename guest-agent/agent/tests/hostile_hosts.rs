@@ -1,0 +1,143 @@
+//! Streams on which nobody keeps to the protocol. The agent refuses them and goes on.
+
+#![allow(clippy::unwrap_used)] // A test may end where it finds something wrong.
+
+mod support;
+
+use std::io::Write as _;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use pyro_agent_protocol::{ErrorCode, Event, Exec, FrameKind, MAX_FRAME, Request, encode};
+use support::{Agent, command, runs, shell, wait_until};
+
+/// What the agent says to these bytes, as the first on a stream.
+fn refusal(agent: &Agent, bytes: &[u8]) -> String {
+    let mut stream = agent.connect();
+    stream.send(bytes);
+    match stream.event() {
+        Event::Failed {
+            code: ErrorCode::InvalidRequest,
+            message,
+        } => {
+            assert!(stream.frame().is_none());
+            message
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_no_request_is_refused_with_the_reason() {
+    let agent = Agent::start_anywhere();
+    let too_long = u32::try_from(MAX_FRAME + 1).unwrap().to_le_bytes();
+    let unknown_kind = refusal(&agent, &[0, 0, 0, 0, 77]);
+    assert!(unknown_kind.contains("77"), "{unknown_kind}");
+    let length = refusal(&agent, &[&too_long[..], &[1]].concat());
+    assert!(length.contains("longer"), "{length}");
+    refusal(
+        &agent,
+        &encode(FrameKind::Message, br#"{"op":"fly"}"#).unwrap(),
+    );
+    refusal(
+        &agent,
+        &encode(FrameKind::Message, b"\xff\xff not json").unwrap(),
+    );
+    refusal(&agent, &encode(FrameKind::Message, b"").unwrap());
+    refusal(&agent, &encode(FrameKind::Stdin, b"too early").unwrap());
+    refusal(&agent, b"GET / HTTP/1.1\r\n\r\n");
+    agent.ping();
+}
+
+#[test]
+fn a_frame_that_makes_no_sense_during_an_exec_ends_it() {
+    let agent = Agent::start_anywhere();
+    let ping = encode(FrameKind::Message, br#"{"op":"ping"}"#).unwrap();
+    let no_signal = encode(FrameKind::Signal, br#"{"signal":99}"#).unwrap();
+    let output = encode(FrameKind::Stdout, b"mine").unwrap();
+    for bytes in [ping, no_signal, output, vec![0, 0, 0, 0, 0]] {
+        let mut stream = agent.exec(command(&["sleep", "1000"]));
+        stream.send(&bytes);
+        let Event::Failed { code, .. } = stream.event() else {
+            panic!("it was taken")
+        };
+        assert_eq!(code, ErrorCode::InvalidRequest);
+        let pid = stream.pid;
+        wait_until("the program is gone", || !runs(pid));
+    }
+}
+
+#[test]
+fn a_request_and_its_input_may_come_in_any_pieces() {
+    let agent = Agent::start_anywhere();
+    let request = Request::Exec(Exec {
+        stdin: true,
+        ..shell("cat; exit 8")
+    });
+    let mut bytes = pyro_agent_protocol::encode_message(&request).unwrap();
+    bytes.extend(encode(FrameKind::Stdin, b"abc").unwrap());
+    bytes.extend(encode(FrameKind::Stdin, b"").unwrap());
+    let mut stream = agent.connect();
+    for byte in &bytes[..40] {
+        stream.send(std::slice::from_ref(byte));
+    }
+    stream.send(&bytes[40..]);
+    assert!(matches!(stream.event(), Event::Started { .. }));
+    let outcome = stream.outcome();
+    assert_eq!((outcome.code(), outcome.text()), (8, "abc"));
+}
+
+#[test]
+fn streams_that_say_nothing_or_half_a_thing_keep_nobody_from_being_served() {
+    let agent = Agent::start_anywhere();
+    let mut silent: Vec<_> = (0..200).map(|_| agent.connect()).collect();
+    for stream in &mut silent[..100] {
+        stream.send(&[200, 0, 0]);
+    }
+    assert_eq!(agent.shell("exit 1").code(), 1);
+    drop(silent);
+    wait_until("their descriptors are closed", || agent.descriptors() < 12);
+}
+
+#[test]
+fn random_bytes_and_random_ends_leave_a_working_agent() {
+    let agent = Agent::start_anywhere();
+    let frame = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..60),
+        (0u8..7, proptest::collection::vec(any::<u8>(), 0..30)).prop_map(|(kind, payload)| {
+            let mut bytes = u32::try_from(payload.len()).unwrap().to_le_bytes().to_vec();
+            bytes.push(kind);
+            bytes.extend(payload);
+            bytes
+        }),
+        Just(
+            encode(
+                FrameKind::Message,
+                br#"{"op":"exec","argv":["cat"],"stdin":true}"#
+            )
+            .unwrap()
+        ),
+        Just(
+            encode(
+                FrameKind::Message,
+                br#"{"op":"exec","argv":["true"],"timeout_ms":5}"#
+            )
+            .unwrap()
+        ),
+        Just(encode(FrameKind::Message, br#"{"op":"ping"}"#).unwrap()),
+        Just(encode(FrameKind::Signal, br#"{"signal":15}"#).unwrap()),
+        Just(encode(FrameKind::Stdin, b"x").unwrap()),
+    ];
+    let mut runner = TestRunner::new(Config::with_cases(200));
+    runner
+        .run(&proptest::collection::vec(frame, 0..6), |frames| {
+            let mut stream = agent.connect();
+            // The agent may close in between, which is its right.
+            let _ = stream.socket.write_all(&frames.concat());
+            Ok(())
+        })
+        .unwrap();
+    agent.ping();
+    wait_until("their descriptors are closed", || agent.descriptors() < 12);
+    assert_eq!(agent.shell("exit 1").code(), 1);
+}
