@@ -133,17 +133,29 @@ pub struct ActiveVsock {
 }
 
 impl ActiveVsock {
-    /// Closes all connections and tells the guest so with an event, as after a restore or in a
-    /// copy of the VM (virtio 1.2 §5.10.6.7). Listeners of the guest survive. The sockets are
-    /// only closed, not shut down: another process may share them. The event goes out with the
-    /// next event that the device handles or the next registration.
+    /// Closes all connections and tells the guest so with an event (virtio 1.2 §5.10.6.7), as
+    /// after a restore. Listeners on both sides survive, and so do clients whose `CONNECT` has
+    /// not come. If the driver has no buffer for the event, it goes out with the next one.
     ///
     /// # Errors
-    /// When the driver broke the event queue.
+    /// When the driver broke a queue.
     pub fn transport_reset(&mut self) -> Result<(), DeviceError> {
-        self.muxer.hang_up();
+        self.muxer.end_connections();
         self.reset_owed = true;
         self.serve()
+    }
+
+    /// Replaces every socket, for a copy of the VM in a process of its own: what was connected
+    /// belongs to the original, so it is only closed here, not shut down. The guest is told by an
+    /// event once the device is registered with its new loop. The guest's id must be the same.
+    ///
+    /// # Errors
+    /// As [`Vsock::new`]; the device then has its old sockets still.
+    pub fn rewire(&mut self, config: VsockConfig) -> Result<(), ConfigError> {
+        let (backend, clients) = Backend::new(config)?;
+        self.muxer.rewire(backend, clients);
+        self.reset_owed = true;
+        Ok(())
     }
 
     /// As [`ActiveDevice::reset`], with the type known.

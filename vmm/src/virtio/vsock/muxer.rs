@@ -3,89 +3,22 @@
 //!
 //! This file is the guest's side; [`host`] is the sockets' side.
 
+mod entry;
 mod host;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
-
-use rustix::event::epoll::EventFlags;
+use std::time::Instant;
 
 use super::backend::{Backend, close_in_order};
-use super::backlog::Backlog;
 use super::connection::{Connection, Fill, Verdict};
-use super::limits::{
-    CLOSE_TIMEOUT, CONNECT_TIMEOUT, FIRST_HOST_PORT, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS,
-    MAX_PENDING_RESETS,
-};
+use super::limits::{FIRST_HOST_PORT, MAX_CONNECTIONS, MAX_PENDING_RESETS};
 use super::packet::{Cid, ConnKey, Header, Op, Port, TYPE_STREAM};
 use super::poller::{Poller, Token};
 use super::slots::{SlotId, Slots};
 use crate::virtio::queue::Cursor;
-
-/// A client that has not finished its `CONNECT` line.
-#[derive(Debug)]
-struct Handshake {
-    stream: UnixStream,
-    /// It was given with the configuration, so it may take its time.
-    configured: bool,
-}
-
-/// A connection that is over for the guest while its last bytes are on their way to the host.
-#[derive(Debug)]
-struct Draining {
-    stream: UnixStream,
-    backlog: Backlog,
-}
-
-#[derive(Debug)]
-enum Entry {
-    Handshake(Handshake),
-    Connection(Box<Connection>),
-    Draining(Draining),
-}
-
-impl Entry {
-    fn stream(&self) -> &UnixStream {
-        match self {
-            Entry::Handshake(handshake) => &handshake.stream,
-            Entry::Connection(connection) => connection.stream(),
-            Entry::Draining(draining) => &draining.stream,
-        }
-    }
-
-    fn interest(&self) -> EventFlags {
-        match self {
-            Entry::Handshake(_) => EventFlags::IN | EventFlags::RDHUP | EventFlags::ET,
-            Entry::Connection(connection) => connection.interest(),
-            Entry::Draining(_) => EventFlags::OUT | EventFlags::ET,
-        }
-    }
-
-    /// What it waits for that may not take for ever.
-    fn patience(&self) -> Option<Duration> {
-        match self {
-            Entry::Handshake(handshake) if handshake.configured => None,
-            Entry::Handshake(_) => Some(HANDSHAKE_TIMEOUT),
-            Entry::Connection(connection) if connection.is_requested() => Some(CONNECT_TIMEOUT),
-            Entry::Connection(connection) if connection.awaits_reset() => Some(CLOSE_TIMEOUT),
-            Entry::Connection(_) | Entry::Draining(_) => None,
-        }
-    }
-}
-
-/// An entry with what the muxer knows of it.
-#[derive(Debug)]
-struct Place {
-    entry: Entry,
-    /// What its socket is watched for.
-    watched: EventFlags,
-    /// It stands in the queue of those that have something for the guest.
-    queued: bool,
-    /// When its patience ends, and how much it had.
-    deadline: Option<(Duration, Instant)>,
-}
+use entry::{Draining, Entry, Handshake, Place};
 
 /// The table of connections.
 #[derive(Debug)]
@@ -134,13 +67,7 @@ impl Muxer {
             accept_again: None,
             next_host_port: FIRST_HOST_PORT,
         };
-        for stream in clients {
-            let handshake = Handshake {
-                stream,
-                configured: true,
-            };
-            muxer.places.insert(Place::new(Entry::Handshake(handshake)));
-        }
+        muxer.take_clients(clients);
         muxer
     }
 
@@ -343,6 +270,8 @@ impl Muxer {
             close_in_order(stream);
             return;
         }
+        // The guest reads no more: a host program that goes on writing is told.
+        let _ = stream.shutdown(std::net::Shutdown::Read);
         let draining = Draining { stream, backlog };
         let slot = self.places.insert(Place::new(Entry::Draining(draining)));
         self.connections += 1;
@@ -431,25 +360,6 @@ impl Muxer {
     }
 }
 
-impl Place {
-    fn new(entry: Entry) -> Place {
-        Place {
-            entry,
-            watched: EventFlags::empty(),
-            queued: false,
-            deadline: None,
-        }
-    }
-
-    /// Gives the entry all its patience, from now.
-    fn start_deadline(&mut self) {
-        self.deadline = self
-            .entry
-            .patience()
-            .map(|patience| (patience, Instant::now() + patience));
-    }
-}
-
 /// The next port for a connection from the host that no connection uses.
 fn free_host_port(next: &mut u32, guest: Port, by_key: &HashMap<ConnKey, SlotId>) -> ConnKey {
     loop {
@@ -457,7 +367,12 @@ fn free_host_port(next: &mut u32, guest: Port, by_key: &HashMap<ConnKey, SlotId>
             host: Port(*next),
             guest,
         };
-        *next = next.checked_add(1).unwrap_or(FIRST_HOST_PORT);
+        // The highest number means "any port" (`VMADDR_PORT_ANY`).
+        *next = if *next < u32::MAX - 1 {
+            *next + 1
+        } else {
+            FIRST_HOST_PORT
+        };
         if !by_key.contains_key(&key) {
             return key;
         }

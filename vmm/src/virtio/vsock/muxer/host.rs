@@ -46,11 +46,55 @@ impl Muxer {
         Ok(more)
     }
 
-    /// Closes everything that was connected. For the sockets' peers the guest has hung up.
-    pub(in crate::virtio::vsock) fn hang_up(&mut self) {
-        for place in self.places.drain() {
-            self.poller.remove(place.entry.stream());
+    /// Takes streams in whose clients are still to say what they want.
+    pub(super) fn take_clients(&mut self, clients: Vec<UnixStream>) {
+        for stream in clients {
+            let handshake = Handshake {
+                stream,
+                configured: true,
+            };
+            self.places.insert(Place::new(Entry::Handshake(handshake)));
         }
+    }
+
+    /// Closes all connections, without a word to the guest. Clients that have not been promised
+    /// anything yet stay.
+    pub(in crate::virtio::vsock) fn end_connections(&mut self) {
+        let ended: Vec<SlotId> = self
+            .places
+            .iter_mut()
+            .filter(|(_, place)| !matches!(place.entry, Entry::Handshake(_)))
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in ended {
+            self.remove(slot);
+        }
+        self.resets.clear();
+    }
+
+    /// Closes connections and clients.
+    pub(in crate::virtio::vsock) fn hang_up(&mut self) {
+        let all: Vec<SlotId> = self.places.iter_mut().map(|(slot, _)| slot).collect();
+        for slot in all {
+            self.remove(slot);
+        }
+        self.resets.clear();
+    }
+
+    /// Closes everything and goes on with other sockets. Nothing is watched before the next
+    /// [`Self::register`].
+    ///
+    /// The epoll set is left alone: after `fork(2)` it is the original's too, and forgetting a
+    /// socket here would make the original deaf to it.
+    pub(in crate::virtio::vsock) fn rewire(&mut self, backend: Backend, clients: Vec<UnixStream>) {
+        self.forget();
+        drop(self.places.drain());
+        self.backend = backend;
+        self.take_clients(clients);
+    }
+
+    /// Forgets what is kept about the entries, which are all being taken out.
+    fn forget(&mut self) {
         self.by_key.clear();
         self.ready.clear();
         self.resets.clear();

@@ -290,6 +290,33 @@ fn a_reset_of_the_transport_ends_connections_and_tells_the_guest() {
 }
 
 #[test]
+fn a_copy_of_the_device_has_sockets_of_its_own() {
+    let mut world = World::new();
+    let (mut client, host) = world.connect_to_guest(1);
+    let original = client.try_clone().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (config, acceptor) = configuration(&elsewhere, Vec::new());
+    world.guest.driver.event.offer(&[(0x9000, 8, true)]);
+    world.device().rewire(config).unwrap();
+    world.park_and_unpark();
+    world.settle();
+    assert!(world.guest.driver.event.take().is_some());
+    assert!(
+        is_at_end(&mut client),
+        "here nobody else holds the other end"
+    );
+    drop(original);
+    assert!(UnixStream::connect(world.directory.path().join("vsock")).is_err());
+
+    world.directory = elsewhere;
+    world.acceptor = acceptor;
+    world.guest.sockets.clear();
+    let (_, new_host) = world.connect_to_guest(1);
+    assert_ne!(new_host, host);
+    world.connect_to_host(2);
+}
+
+#[test]
 fn the_configuration_space_holds_the_guest_cid() {
     let directory = tempfile::tempdir().unwrap();
     let (config, _acceptor) = configuration(&directory, Vec::new());
