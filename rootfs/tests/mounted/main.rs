@@ -3,6 +3,8 @@
 //! Each test has a mount of its own, served by the command `pyro-rootfs`. Where a mount is not
 //! possible, or a program is missing that a test runs, the test counts as ignored and says why.
 
+#![allow(clippy::unwrap_used)] // All of this is tests.
+
 mod contents;
 mod durability;
 mod metadata;

@@ -134,7 +134,7 @@ pub(crate) fn others_may_create_read_only_files(stage: &mut Stage) {
         assert_eq!(path.metadata().unwrap().uid(), 1000);
     }
     assert!(
-        !as_user(stage, "echo x > etc/motd 2>/dev/null")
+        !as_user(stage, "exec 2>/dev/null; echo x > etc/motd")
             .status()
             .unwrap()
             .success()
@@ -279,7 +279,9 @@ pub(crate) fn device_nodes_fifos_and_sockets(stage: &mut Stage) {
 }
 
 pub(crate) fn acls_are_refused(stage: &mut Stage) {
-    let acl = [2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255];
+    // Owner, group and others (`ACL_USER_OBJ` and so on, Linux `uapi/linux/posix_acl.h`).
+    let entry = |tag: u8| [tag, 0, 6, 0, 255, 255, 255, 255];
+    let acl = [&[2, 0, 0, 0][..], &entry(1), &entry(4), &entry(0x20)].concat();
     let path = stage.path("etc/motd");
     let error = setxattr(&path, "system.posix_acl_access", &acl, XattrFlags::empty()).unwrap_err();
     assert_eq!(error, Errno::OPNOTSUPP);

@@ -118,10 +118,5 @@ pub const XATTR_CREATE: u32 = 1 << 0;
 /// `XATTR_REPLACE` of setxattr(2).
 pub const XATTR_REPLACE: u32 = 1 << 1;
 
-/// `SEEK_DATA` of lseek(2).
-pub const SEEK_DATA: u32 = 3;
-/// `SEEK_HOLE` of lseek(2).
-pub const SEEK_HOLE: u32 = 4;
-
 /// `O_EXCL` of open(2) on x86 and arm64.
 pub const O_EXCL: u32 = 0o200;

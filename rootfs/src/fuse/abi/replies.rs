@@ -91,8 +91,6 @@ reply_structs! {
     }
     /// GETXATTR's and LISTXATTR's when asked with size 0.
     GetxattrOut("fuse_getxattr_out", 8) { size: u32, padding: u32, }
-    /// LSEEK's.
-    LseekOut("fuse_lseek_out", 8) { offset: u64, }
     /// One entry of READDIR's, less its name, which follows and is padded to 8 bytes.
     Dirent("fuse_dirent", 24) { ino: u64, off: u64, namelen: u32, kind: u32, }
 }

@@ -109,8 +109,6 @@ request_structs! {
         mode: u32,
         padding: u32,
     }
-    /// LSEEK.
-    LseekIn("fuse_lseek_in", 24) { fh: u64, offset: u64, whence: u32, padding: u32, }
     /// COPY_FILE_RANGE.
     CopyFileRangeIn("fuse_copy_file_range_in", 56) {
         fh_in: u64,

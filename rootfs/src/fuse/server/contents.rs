@@ -10,13 +10,12 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::super::abi::{
-    CopyFileRangeIn, FSYNC_FDATASYNC, FallocateIn, FsyncIn, LseekIn, LseekOut, ReadIn, SEEK_DATA,
-    SEEK_HOLE, WriteFlags, WriteIn, WriteOut,
+    CopyFileRangeIn, FSYNC_FDATASYNC, FallocateIn, FsyncIn, ReadIn, WriteFlags, WriteIn, WriteOut,
 };
 use super::super::args::{Args, read_struct};
 use super::super::transport::{Reply, Request, Short};
 use super::{Server, expect_room, put, room};
-use crate::tree::{Attr, Content, FileType, Ino, Timestamp, Whence};
+use crate::tree::{Attr, Content, FileType, Ino, Timestamp};
 
 /// Most that one COPY_FILE_RANGE copies: others wait meanwhile, and callers ask again.
 const COPY_MAX: u64 = 64 << 20;
@@ -189,24 +188,6 @@ impl Server {
         self.regular(node)?;
         self.tree
             .fallocate(node, fallocate.offset, fallocate.length, mode)
-    }
-
-    /// LSEEK.
-    pub(super) fn lseek(
-        &mut self,
-        node: Ino,
-        args: &mut Args<'_>,
-        reply: &mut impl Reply,
-    ) -> Result<(), Errno> {
-        let seek: LseekIn = args.fixed()?;
-        let whence = match seek.whence {
-            SEEK_DATA => Whence::Data,
-            SEEK_HOLE => Whence::Hole,
-            _ => return Err(Errno::INVAL),
-        };
-        self.regular(node)?;
-        let offset = self.tree.seek(node, seek.offset, whence)?;
-        put(reply, &LseekOut { offset })
     }
 
     /// COPY_FILE_RANGE, after the kernel has written both ranges' dirty pages.

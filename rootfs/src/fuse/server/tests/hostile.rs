@@ -10,7 +10,6 @@ fn fixed_len(opcode: Opcode) -> usize {
         Opcode::BatchForget | Opcode::Setxattr | Opcode::Getxattr | Opcode::Listxattr => 8,
         Opcode::Getattr | Opcode::Mknod | Opcode::Create | Opcode::Rename2 => 16,
         Opcode::Fsync | Opcode::Fsyncdir => 16,
-        Opcode::Lseek => 24,
         Opcode::Fallocate => 32,
         Opcode::Read | Opcode::Readdir | Opcode::Readdirplus | Opcode::Write => 40,
         Opcode::CopyFileRange => 56,
