@@ -64,13 +64,12 @@ impl Leftovers {
         };
         leftover.outputs.retain(|(found, pipe)| {
             let mut piece = [const { MaybeUninit::<u8>::uninit() }; PIECE];
-            let keep = *found != output
+            *found != output
                 || match rustix::io::read(pipe, &mut piece[..]) {
                     Ok((bytes, _)) => !bytes.is_empty(),
                     Err(Errno::AGAIN | Errno::INTR) => true,
                     Err(_) => false,
-                };
-            keep
+                }
         });
         if leftover.is_gone() {
             self.held.remove(&id);
