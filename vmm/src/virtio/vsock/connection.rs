@@ -163,6 +163,11 @@ impl Connection {
         self.told.both()
     }
 
+    /// Bytes of the guest's wait for the host to read.
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
     /// What to watch the socket for.
     pub(super) fn interest(&self) -> EventFlags {
         let mut interest = EventFlags::ET;

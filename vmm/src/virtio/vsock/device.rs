@@ -3,13 +3,14 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 use event_manager::{EventOps, EventSet, Events};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::backend::{Backend, ConfigError, VsockConfig};
 use super::connection::Fill;
-use super::limits::{RX_BUDGET, TX_BUDGET};
+use super::limits::{FLUSH_TIMEOUT, RX_BUDGET, TX_BUDGET};
 use super::muxer::Muxer;
 use super::packet::{Cid, HEADER_LEN, Header};
 use super::poller::Poller;
@@ -80,6 +81,7 @@ impl Vsock {
             muxer: Muxer::new(self.guest_cid, self.backend, self.poller, self.clients),
             again: self.again,
             reset_owed: false,
+            used: [0; 3],
         }
     }
 }
@@ -130,6 +132,8 @@ pub struct ActiveVsock {
     again: OwnedFd,
     /// The guest is to be told that all connections are gone.
     reset_owed: bool,
+    /// The used index of each queue when the driver was last interrupted for it.
+    used: [u16; 3],
 }
 
 impl ActiveVsock {
@@ -176,17 +180,25 @@ impl ActiveVsock {
         let more_tx = self.serve_tx()?;
         let more_rx = self.serve_rx()?;
         self.serve_event()?;
-        // Each queue must be asked, or its next answer covers too much.
-        let interrupts = [
-            self.rx.needs_interrupt()?,
-            self.tx.needs_interrupt()?,
-            self.event.needs_interrupt()?,
-        ];
-        if interrupts.contains(&true) {
-            self.interrupt.used_buffer();
-        }
+        self.interrupt_driver()?;
         if more_tx || more_rx {
             self.come_back()?;
+        }
+        Ok(())
+    }
+
+    /// Interrupts the driver if it wants to know of what was used since the last time.
+    fn interrupt_driver(&mut self) -> Result<(), DeviceError> {
+        let mut wanted = false;
+        let queues = [&mut self.rx, &mut self.tx, &mut self.event];
+        for (queue, used) in queues.into_iter().zip(&mut self.used) {
+            // Without event-idx a queue says yes to everything, so it is not asked for nothing.
+            let now = queue.state().next_used;
+            wanted |= now != *used && queue.needs_interrupt()?;
+            *used = now;
+        }
+        if wanted {
+            self.interrupt.used_buffer();
         }
         Ok(())
     }
@@ -326,6 +338,12 @@ impl ActiveDevice for ActiveVsock {
             self.muxer.hang_up();
         }
         result
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // The processors have stopped, so the ring ends. What it holds was sent before that.
+        while self.serve_tx().map_err(io::Error::other)? {}
+        self.muxer.flush(Instant::now() + FLUSH_TIMEOUT)
     }
 
     fn reset(self: Box<Self>) -> Box<dyn VirtioDevice> {

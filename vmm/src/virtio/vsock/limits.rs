@@ -34,6 +34,8 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the guest may take to answer a full shutdown before it is reset; the time that
 /// Linux gives its own peers.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long the end of a VM waits for host programs to read what the guest sent last.
+pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// When a listener whose accept(2) failed is tried again.
 pub(super) const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 /// First port given to connections that come from the host.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
@@ -104,13 +105,21 @@ impl Poller {
         let _ = epoll::delete(&self.epoll, fd);
     }
 
+    /// Waits for an event, at most this long.
+    pub(super) fn wait(&self, most: Duration) -> io::Result<()> {
+        match poll(
+            &mut [PollFd::new(&self.epoll, PollFlags::IN)],
+            Some(&timespec(most)),
+        ) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Takes some of the events that are due, without waiting. True says that there may be more.
     pub(super) fn take(&self, events: &mut Vec<(Token, EventFlags)>) -> io::Result<bool> {
         let mut buffer = Vec::with_capacity(EVENTS);
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let now = timespec(Duration::ZERO);
         match epoll::wait(&self.epoll, spare_capacity(&mut buffer), Some(&now)) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(true),
@@ -144,19 +153,19 @@ impl Poller {
     }
 
     fn set_timer(&self, left: Duration) -> io::Result<()> {
-        let never = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
         let spec = Itimerspec {
-            it_interval: never,
-            it_value: Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
-            },
+            it_interval: timespec(Duration::ZERO),
+            it_value: timespec(left),
         };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec)?;
         Ok(())
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
     }
 }
 

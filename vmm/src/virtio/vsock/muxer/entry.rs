@@ -48,6 +48,15 @@ impl Entry {
         }
     }
 
+    /// Bytes of the guest's wait for the host to read.
+    pub(super) fn has_backlog(&self) -> bool {
+        match self {
+            Entry::Handshake(_) => false,
+            Entry::Connection(connection) => connection.has_backlog(),
+            Entry::Draining(draining) => !draining.backlog.is_empty(),
+        }
+    }
+
     /// What it waits for that may not take for ever.
     pub(super) fn patience(&self) -> Option<Duration> {
         match self {

@@ -46,6 +46,25 @@ impl Muxer {
         Ok(more)
     }
 
+    /// Waits until host programs have taken all bytes that the guest has sent, at most to
+    /// `deadline`; those that do not read by then lose them. The one place that blocks: for the
+    /// end of a VM.
+    pub(in crate::virtio::vsock) fn flush(&mut self, deadline: Instant) -> io::Result<()> {
+        while self
+            .places
+            .iter_mut()
+            .any(|(_, place)| place.entry.has_backlog())
+        {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.poller.wait(left)?;
+            self.poll()?;
+        }
+        Ok(())
+    }
+
     /// Takes streams in whose clients are still to say what they want.
     pub(super) fn take_clients(&mut self, clients: Vec<UnixStream>) {
         for stream in clients {

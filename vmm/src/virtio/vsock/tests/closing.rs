@@ -5,6 +5,7 @@ use std::net::Shutdown as Side;
 use std::time::Duration;
 
 use super::world::{HOST_PORT, World, is_at_end, pattern, read_available, write_available};
+use crate::virtio::device::ActiveDevice;
 use crate::virtio::vsock::limits;
 use crate::virtio::vsock::packet::{Op, Shutdown};
 
@@ -243,4 +244,38 @@ fn half_closes_of_both_sides_add_up_to_a_close() {
     world.settle();
     assert!(world.guest.socket(host, 1).was_reset);
     assert_eq!(world.device().muxer.connections(), 0);
+}
+
+#[test]
+fn the_end_of_the_vm_waits_for_what_the_guest_sent_last() {
+    let mut world = World::new();
+    let mut stream = world.connect_to_host(1);
+    let sent = pattern(400_000);
+    for piece in sent.chunks(50_000) {
+        // Nobody looks at the queue before the end.
+        world.guest.send(Op::Rw, HOST_PORT, 1, 0, piece);
+    }
+    world.guest.send(Op::Shutdown, HOST_PORT, 1, 3, &[]);
+    stream.set_nonblocking(false).unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut read = Vec::new();
+        stream.read_to_end(&mut read).map(|_| read)
+    });
+    world.device().flush().unwrap();
+    drop(world);
+    assert!(reader.join().unwrap().unwrap() == sent);
+}
+
+#[test]
+fn the_end_of_the_vm_does_not_wait_for_ever() {
+    let mut world = World::new();
+    let _stream = world.connect_to_host(1);
+    world
+        .guest
+        .socket(HOST_PORT, 1)
+        .outgoing
+        .extend(pattern(400_000));
+    world.settle();
+    let error = world.device().flush().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
 }
