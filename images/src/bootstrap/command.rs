@@ -47,12 +47,7 @@ pub(crate) fn bootstrap(
 ) -> Command {
     let mut command = namespace::isolated("mmdebstrap");
     // The namespaces are made: inside them this is root.
-    command.args([
-        "--mode=root",
-        "--verbose",
-        "--architectures=amd64",
-        "--skip=check/empty",
-    ]);
+    command.args(["--mode=root", "--verbose", "--architectures=amd64"]);
     if wanted.root {
         command.args(["--variant=minbase", "--format=tar"]);
         command.arg(format!("--include={}", recipe.packages.join(",")));
@@ -105,7 +100,8 @@ pub(crate) fn bootstrap(
             "PYRO_APT_CONF",
             kept.iter()
                 .map(|line| format!("{line};"))
-                .collect::<String>(),
+                .collect::<Vec<_>>()
+                .join("\n"),
         )
         .env_remove("APT_CONFIG")
         .env_remove("MMDEBSTRAP_APT_CONFIG");

@@ -78,7 +78,7 @@ impl Mirrors {
     /// [`Error::NoMirror`].
     pub fn of_machine() -> Result<Mirrors, Error> {
         match std::env::var(OVERRIDE) {
-            Ok(uri) if uri.contains(":/") => Ok(Mirrors {
+            Ok(uri) if uri.contains(":/") && !uri.contains(char::is_whitespace) => Ok(Mirrors {
                 main: uri.clone(),
                 updates: None,
                 security: None,

@@ -101,6 +101,25 @@ fn pull_from(
     };
     source.check()?;
     check_space(store, recipe, wanted)?;
+    build(source, store, recipe, wanted, installed, progress).map_err(|error| match error {
+        // The work directory that it happened in is gone when a person hears of it.
+        Error::NoSpace { what, .. } => Error::NoSpace {
+            what,
+            path: store.root().to_owned(),
+        },
+        error => error,
+    })
+}
+
+/// Builds what is wanted in a work directory, and publishes it.
+fn build(
+    source: &dyn Source,
+    store: &Store,
+    recipe: &Recipe,
+    wanted: Wanted,
+    installed: Option<Manifest>,
+    progress: &mut dyn Progress,
+) -> Result<Outcome, Error> {
     let work = Work::create(&store.tmp(), &store.tmp_lock())?;
     let built = source.build(recipe, wanted, work.path(), progress)?;
     progress.phase(Phase::Publish);

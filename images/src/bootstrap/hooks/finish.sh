@@ -46,4 +46,6 @@ printf '127.0.0.1\tlocalhost pyro\n::1\tlocalhost ip6-localhost ip6-loopback\n' 
 echo '# No network. Written when a policy allows one.' > "$root/etc/resolv.conf"
 chroot "$root" passwd --quiet --delete root
 mkdir -p "$root/workspace"
+# Empty: each guest gets an identity of its own.
+: > "$root/etc/machine-id"
 rm -rf "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old
