@@ -22,8 +22,9 @@ use crate::machine::{Artefacts, Ended, Finished, Machine, Spec};
 use crate::paths::Paths;
 use crate::run_dir::RunDir;
 
-/// How long a guest may take until its agent is ready.
-const BOOT_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a guest may take until its agent is ready: a second on hardware, and a minute on an
+/// emulated host that is busy.
+const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 /// What the agent gets on top of a command's time to kill it and say so.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(10);
 /// Longest command line: what the guest's kernel takes is less.

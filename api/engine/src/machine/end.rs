@@ -12,9 +12,15 @@ const AGAIN: &str = "run it again; when it happens again, report it with the det
 const MORE_MEMORY: &str =
     "give the guest more memory (--mem-mib), then see the end of its console below";
 
-/// Lines from the guest or the monitor made safe for a terminal.
+/// How many lines of a console a person is shown.
+const LINES: usize = 40;
+
+/// The last lines from the guest or the monitor, made safe for a terminal.
 pub(super) fn printable_lines(text: &str) -> String {
-    text.chars()
+    let text = text.trim();
+    let from = text.rmatch_indices('\n').nth(LINES - 1).map_or(0, |(at, _)| at + 1);
+    text[from..]
+        .chars()
         .filter(|c| *c != '\r')
         .map(|c| {
             if c.is_control() && c != '\n' && c != '\t' {
@@ -167,5 +173,13 @@ mod tests {
     #[test]
     fn console_lines_cannot_drive_the_terminal() {
         assert_eq!(printable_lines("a\x1b[2J\r\nb\n"), "a\u{fffd}[2J\nb");
+    }
+
+    #[test]
+    fn only_the_last_lines_are_shown() {
+        let text: String = (0..100).map(|n| format!("{n}\n")).collect();
+        let shown = printable_lines(&text);
+        assert_eq!(shown.lines().count(), LINES);
+        assert!(shown.starts_with("60\n") && shown.ends_with("\n99"), "{shown}");
     }
 }

@@ -1,0 +1,47 @@
+//! What needs a real guest: the real `pyro`, booting stock Debian, on a host whose KVM can.
+//!
+//! Runs where `PYRO_BIN` names the program `pyro` (its helpers beside it) and `PYRO_IMAGE_DIR` a
+//! store with debian:12, debian:12-base and debian:13-base. Without them, every test is ignored
+//! with the reason. On a machine without such a KVM run this binary in the emulated host:
+//!
+//! ```text
+//! pyro-smoke run -- env PYRO_BIN=target/…/release/pyro target/…/release/deps/guest-…
+//! ```
+//!
+//! Each boot costs seconds there, so one boot proves as much as fits together.
+
+mod commands;
+mod endings;
+mod pyro;
+mod root;
+mod sizes;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> std::process::ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Two at once: guests wait for each other's disks, and the emulated host has two processors.
+    arguments.test_threads = arguments.test_threads.or(Some(2));
+    let missing = pyro::missing();
+    if let Some(missing) = &missing {
+        eprintln!("guest: all tests are ignored: {missing}");
+    }
+    let tests = [
+        commands::tests(),
+        sizes::tests(),
+        root::tests(),
+        endings::tests(),
+    ];
+    let trials = tests
+        .into_iter()
+        .flatten()
+        .map(|(name, test)| {
+            Trial::test(name, move || {
+                test();
+                Ok(())
+            })
+            .with_ignored_flag(missing.is_some())
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
