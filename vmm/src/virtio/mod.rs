@@ -21,6 +21,8 @@ pub mod iovec;
 pub mod mmio;
 pub mod queue;
 pub mod rng;
+#[cfg(test)]
+pub(crate) mod test_driver;
 pub mod vsock;
 
 /// Device types (virtio 1.2 §5).

@@ -107,3 +107,55 @@ fn fill(chain: &Chain) -> io::Result<u32> {
     writer.write_all(&bytes[..count])?;
     Ok(writer.consumed())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::test_driver::{BUFFERS, Driver, MEMORY_SIZE, Ring, memory, wait_for};
+
+    #[test]
+    fn a_request_is_filled_with_bounded_random_bytes() {
+        let memory = memory();
+        let mut driver = Driver::new(Box::new(Rng), &memory);
+        let mut ring = Ring::new(&memory, 0, 64);
+        driver.start(&[&ring]);
+        ring.add(&[(BUFFERS, 40, true), (BUFFERS + 0x1000, 4096, true)]);
+        driver.kick(0);
+        assert_eq!(ring.wait_used(), (0, BYTES_MAX as u32));
+        assert_ne!(ring.read(BUFFERS, 32), [0; 32]);
+        let rest = ring.read(BUFFERS + 0x1000, 4096);
+        assert!(rest[..BYTES_MAX - 40].iter().any(|byte| *byte != 0));
+        assert!(rest[BYTES_MAX - 40..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn requests_beyond_the_budget_are_served_too() {
+        let memory = memory();
+        let mut driver = Driver::new(Box::new(Rng), &memory);
+        let mut ring = Ring::new(&memory, 0, 64);
+        driver.start(&[&ring]);
+        for round in 0..3 {
+            for _ in 0..64 {
+                ring.add(&[(BUFFERS, 8, true)]);
+            }
+            driver.kick(0);
+            for request in 0..64 {
+                assert_eq!(ring.wait_used(), (0, 8), "round {round}, request {request}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_readable_only_request_is_returned_empty_and_a_bad_one_stops_the_device() {
+        let memory = memory();
+        let mut driver = Driver::new(Box::new(Rng), &memory);
+        let mut ring = Ring::new(&memory, 0, 64);
+        driver.start(&[&ring]);
+        ring.add(&[(BUFFERS, 8, false)]);
+        driver.kick(0);
+        assert_eq!(ring.wait_used(), (0, 0));
+        ring.add(&[(MEMORY_SIZE - 1, 8, true)]);
+        driver.kick(0);
+        wait_for(|| driver.needs_reset().then_some(()));
+    }
+}
