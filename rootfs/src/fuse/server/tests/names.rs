@@ -201,7 +201,8 @@ fn create_opens_what_is_there_unless_it_is_exclusive() {
         .call(Opcode::Create, ROOT, &[exclusive.as_bytes(), &name])
         .unwrap_err();
     assert_eq!(error, Errno::EXIST);
-    let args: [&[u8]; 2] = [create(0).as_bytes(), &nul("dir")];
+    let (plain, dir) = (create(0), nul("dir"));
+    let args = [plain.as_bytes(), &dir];
     assert_eq!(
         client.call(Opcode::Create, ROOT, &args).unwrap_err(),
         Errno::ISDIR
