@@ -1,5 +1,24 @@
 //! The layered root: a guest's `/` as a stack of layers, served over FUSE.
+//!
+//! A guest sees one file system. Behind it are immutable layers, which all guests of an
+//! environment share in the host's page cache, and one writable layer, which holds exactly what
+//! this guest changed. Whoever runs the monitor owns every file of it on the host; owners, modes,
+//! device nodes and extended attributes of the guest are metadata that nothing on the host acts
+//! on.
+//!
+//! - [`pack`] builds immutable layers, from a tar stream or member by member.
+//! - [`tree`] is the storage: [`tree::Tree`] over a stack of layers, with POSIX semantics and
+//!   the guest's error numbers.
+//! - [`fuse`] speaks the FUSE protocol for a tree, over any transport: virtio-fs in the monitor,
+//!   `/dev/fuse` in tests.
+//!
+//! What it may not do: let a name that a guest chose become a path of the host, follow a
+//! symbolic link, open a device; believe a length, an offset or an index without a check; panic,
+//! spin or grow without bound because of what a guest, an archive or a damaged file says.
 
 pub mod fuse;
 pub mod pack;
 pub mod tree;
+
+#[cfg(test)]
+mod testing;

@@ -108,36 +108,30 @@ impl Tree {
         }
         let delta = self.writable.delta();
         let changed = delta.dir(dir);
-        let mut flow = ControlFlow::Continue(());
         if !delta.made(dir) {
-            self.packed
-                .read_dir(dir, after, &mut |cookie, name, ino, file_type| {
-                    if changed.is_none_or(|changed| changed.get(name).is_none()) {
-                        flow = visit(DirEntry {
-                            ino,
-                            name,
-                            file_type,
-                            cookie,
-                        });
-                    }
-                    flow.is_continue()
-                })?;
-        }
-        for (cookie, name, ino, file_type) in changed
-            .iter()
-            .flat_map(|changed| changed.from_cookie(after.0.saturating_add(1)))
-        {
+            let flow = self.packed.read_dir(dir, after, &mut |entry| match changed
+                .and_then(|changed| changed.get(entry.name))
+            {
+                Some(_) => ControlFlow::Continue(()),
+                None => visit(entry),
+            })?;
             if flow.is_break() {
-                break;
+                return Ok(flow);
             }
-            flow = visit(DirEntry {
+        }
+        let entries = changed.iter().flat_map(|changed| changed.after(after));
+        for (cookie, name, ino, file_type) in entries {
+            let flow = visit(DirEntry {
                 ino,
                 name,
                 file_type,
-                cookie: Cookie(cookie),
+                cookie,
             });
+            if flow.is_break() {
+                return Ok(flow);
+            }
         }
-        Ok(flow)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Whether directory `dir` has no entries but `.` and `..`.

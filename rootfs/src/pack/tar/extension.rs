@@ -141,7 +141,7 @@ mod tests {
         }
         let mut extension = Extension::default();
         extension
-            .read_pax(b"10 path=a\n25 SCHILY.xattr.user.k=\0\n\n")
+            .read_pax(b"10 path=a\n26 SCHILY.xattr.user.k=\0\n\n")
             .unwrap();
         assert_eq!(extension.path.as_deref(), Some(&b"a"[..]));
         assert_eq!(extension.xattrs[&b"user.k"[..]], b"\0\n");

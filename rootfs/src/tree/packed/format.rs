@@ -173,7 +173,7 @@ fn timestamp(secs: I64, nanos: U32) -> Result<Timestamp, Errno> {
     })
 }
 
-/// Appends one extended attribute in the form that [`next_xattr`] reads.
+/// Appends one extended attribute in the form that [`XattrIter`] reads.
 pub(crate) fn push_xattr(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     let name_len = u16::try_from(name.len()).expect("names are checked against XATTR_NAME_MAX");
     let value_len = u32::try_from(value.len()).expect("values are checked against XATTR_SIZE_MAX");
@@ -183,18 +183,51 @@ pub(crate) fn push_xattr(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// Takes one extended attribute, name and value, off the front of `rest`.
-pub(crate) fn next_xattr<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8], &'a [u8]), Errno> {
-    let mut take = |n: usize| -> Result<&'a [u8], Errno> {
-        let (head, tail) = rest.split_at_checked(n).ok_or(Errno::IO)?;
-        *rest = tail;
+/// Name and value of an extended attribute.
+pub(crate) type Xattr<'a> = (&'a [u8], &'a [u8]);
+
+/// Extended attributes as [`push_xattr`] wrote them; ends after the first that is damaged.
+#[derive(Clone, Debug)]
+pub(crate) struct XattrIter<'a>(&'a [u8]);
+
+impl<'a> XattrIter<'a> {
+    /// Those in `bytes`.
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    fn take(&mut self, n: usize) -> Result<&'a [u8], Errno> {
+        let (head, tail) = self.0.split_at_checked(n).ok_or(Errno::IO)?;
+        self.0 = tail;
         Ok(head)
-    };
-    let name_len = U16::read_from_bytes(take(2)?).map_err(|_| Errno::IO)?.get();
-    let value_len = U32::read_from_bytes(take(4)?).map_err(|_| Errno::IO)?.get();
-    let name = take(usize::from(name_len))?;
-    let value = take(usize::try_from(value_len).map_err(|_| Errno::IO)?)?;
-    Ok((name, value))
+    }
+
+    fn take_xattr(&mut self) -> Result<Xattr<'a>, Errno> {
+        let name_len = U16::read_from_bytes(self.take(2)?)
+            .map_err(|_| Errno::IO)?
+            .get();
+        let value_len = U32::read_from_bytes(self.take(4)?)
+            .map_err(|_| Errno::IO)?
+            .get();
+        let name = self.take(usize::from(name_len))?;
+        let value = self.take(usize::try_from(value_len).map_err(|_| Errno::IO)?)?;
+        Ok((name, value))
+    }
+}
+
+impl<'a> Iterator for XattrIter<'a> {
+    type Item = Result<Xattr<'a>, Errno>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let xattr = self.take_xattr();
+        if xattr.is_err() {
+            self.0 = &[];
+        }
+        Some(xattr)
+    }
 }
 
 #[cfg(test)]
@@ -213,18 +246,23 @@ mod tests {
         let mut bytes = Vec::new();
         push_xattr(&mut bytes, b"user.a", b"1");
         push_xattr(&mut bytes, b"user.b", b"");
-        let mut rest = bytes.as_slice();
-        assert_eq!(next_xattr(&mut rest), Ok((&b"user.a"[..], &b"1"[..])));
-        assert_eq!(next_xattr(&mut rest), Ok((&b"user.b"[..], &b""[..])));
-        assert!(rest.is_empty());
+        let read: Vec<_> = XattrIter::new(&bytes).collect();
+        assert_eq!(
+            read,
+            [
+                Ok((&b"user.a"[..], &b"1"[..])),
+                Ok((&b"user.b"[..], &b""[..]))
+            ]
+        );
     }
 
     #[test]
     fn xattrs_cut_short_are_an_error() {
         let mut bytes = Vec::new();
         push_xattr(&mut bytes, b"user.a", b"12345");
-        for len in 0..bytes.len() {
-            assert_eq!(next_xattr(&mut &bytes[..len]), Err(Errno::IO));
+        for len in 1..bytes.len() {
+            let read: Vec<_> = XattrIter::new(&bytes[..len]).collect();
+            assert_eq!(read, [Err(Errno::IO)]);
         }
     }
 }

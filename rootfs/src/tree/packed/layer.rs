@@ -12,7 +12,7 @@ use zerocopy::FromBytes;
 use super::format::{
     CONTENT_BENEATH, CONTENT_HERE, CONTENT_HOLE, DATA_ALIGN, ENTRY_LEN, EntryRecord, HEADER_LEN,
     Header, INODE_LEN, InodeRecord, MAGIC, MAX_COOKIE, MAX_INO, MAX_SIZE, Section, VERSION,
-    WHITEOUT, next_xattr,
+    WHITEOUT, XattrIter,
 };
 use super::map::Map;
 use crate::tree::{Cookie, FileType, Ino, Name, OpenError, PackedFiles};
@@ -211,24 +211,13 @@ impl PackedLayer {
         self.bytes(record.start.get(), record.count.get())
     }
 
-    /// Extended attributes of the inode of `record`, name and value.
-    pub(crate) fn xattrs(
-        &self,
-        record: &InodeRecord,
-    ) -> Result<impl Iterator<Item = Result<(&[u8], &[u8]), Errno>>, Errno> {
-        let mut rest = self.bytes(
+    /// Extended attributes of the inode of `record`.
+    pub(crate) fn xattrs(&self, record: &InodeRecord) -> Result<XattrIter<'_>, Errno> {
+        let bytes = self.bytes(
             record.xattrs_start.get(),
             u64::from(record.xattrs_len.get()),
         )?;
-        let mut failed = false;
-        Ok(std::iter::from_fn(move || {
-            if rest.is_empty() || failed {
-                return None;
-            }
-            let item = next_xattr(&mut rest);
-            failed = item.is_err();
-            Some(item)
-        }))
+        Ok(XattrIter::new(bytes))
     }
 
     /// Where the content of the regular file of `record` is.

@@ -4,11 +4,13 @@
 //! name answers. A directory's listing is the layers' listings one after the other from the
 //! bottom up, because each layer's cookies begin where those beneath end.
 
+use std::ops::ControlFlow;
+
 use rustix::io::Errno;
 
-use super::format::InodeRecord;
+use super::format::{InodeRecord, XattrIter};
 use super::layer::{PackedContent, PackedDir, PackedLayer, Slot};
-use crate::tree::{Attr, Content, Cookie, FileType, Ino, Name, OpenError, PackedFiles};
+use crate::tree::{Attr, Content, Cookie, DirEntry, FileType, Ino, Name, OpenError, PackedFiles};
 
 /// An inode and the topmost layer that knows it.
 #[derive(Clone, Copy, Debug)]
@@ -116,13 +118,14 @@ impl PackedStack {
         Ok(Cookie::FIRST_NAMED)
     }
 
-    /// Visits the entries of directory `dir` after `after`, until `visit` says false.
+    /// Visits the named entries of directory `dir` after `after`, until `visit` breaks; whether all
+    /// were visited.
     pub(crate) fn read_dir(
         &self,
         dir: Ino,
         after: Cookie,
-        visit: &mut dyn FnMut(Cookie, &[u8], Ino, FileType) -> bool,
-    ) -> Result<(), Errno> {
+        visit: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Errno> {
         let mut lowest_allowed = Cookie::FIRST_NAMED;
         for place in 0..self.layers.len() {
             let Some(here) = self.dir(place, dir)? else {
@@ -141,12 +144,18 @@ impl PackedStack {
                 if self.hidden(place, dir, entry.name)? {
                     continue;
                 }
-                if !visit(cookie, entry.name, ino, file_type) {
-                    return Ok(());
+                let entry = DirEntry {
+                    ino,
+                    name: entry.name,
+                    file_type,
+                    cookie,
+                };
+                if visit(entry).is_break() {
+                    return Ok(ControlFlow::Break(()));
                 }
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Whether a layer above `place` has its own answer for this name.
@@ -211,10 +220,8 @@ impl<'a> Found<'a> {
         self.layer.target(self.record)
     }
 
-    /// Its extended attributes, name and value.
-    pub(crate) fn xattrs(
-        &self,
-    ) -> Result<impl Iterator<Item = Result<(&'a [u8], &'a [u8]), Errno>> + use<'a>, Errno> {
+    /// Its extended attributes.
+    pub(crate) fn xattrs(&self) -> Result<XattrIter<'a>, Errno> {
         self.layer.xattrs(self.record)
     }
 }

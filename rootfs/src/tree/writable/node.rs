@@ -1,9 +1,10 @@
 //! What the writable layer knows of one inode and of one directory's names.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::tree::{Attr, FileType, Ino};
+use crate::tree::{Attr, Cookie, FileType, Ino};
 
 /// Extended attributes of one inode.
 pub(crate) type Xattrs = BTreeMap<Box<[u8]>, Box<[u8]>>;
@@ -117,16 +118,17 @@ impl DirDelta {
         Some(before)
     }
 
-    /// Names whose cookies are at least `from`, in the order of cookies.
-    pub(crate) fn from_cookie(
+    /// The names that it has whose cookies are greater than `after`, in the order of cookies.
+    pub(crate) fn after(
         &self,
-        from: u64,
-    ) -> impl Iterator<Item = (u64, &[u8], Ino, FileType)> {
+        after: Cookie,
+    ) -> impl Iterator<Item = (Cookie, &[u8], Ino, FileType)> {
+        let beyond = (Bound::Excluded(after.0), Bound::Unbounded);
         self.by_cookie
-            .range(from..)
+            .range(beyond)
             .filter_map(|(&cookie, name)| match self.entries.get(name) {
                 Some(&NodeEntry::Child { ino, file_type, .. }) => {
-                    Some((cookie, name.as_ref(), ino, file_type))
+                    Some((Cookie(cookie), name.as_ref(), ino, file_type))
                 }
                 _ => None,
             })
