@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::driver::{Driver, Packet};
+use crate::virtio::vsock::limits::MAX_PAYLOAD;
 use crate::virtio::vsock::packet::{Cid, Header, Op, Port, Shutdown, TYPE_STREAM};
 
 pub(super) const GUEST: Cid = Cid(3);
@@ -163,6 +164,10 @@ impl Guest {
                 .merge(Shutdown::from_flags(header.flags)),
             Op::Rw => {
                 assert!(!socket.peer_shutdown.send, "no data after the end of it");
+                assert!(
+                    header.len <= MAX_PAYLOAD,
+                    "no packet is larger than allowed"
+                );
                 socket.received_count += header.len;
                 let waiting = socket.received_count - socket.read_count;
                 assert!(
@@ -198,7 +203,7 @@ impl Guest {
                 if count == 0 || !socket.accepted || socket.was_reset {
                     break;
                 }
-                let data: Vec<u8> = socket.outgoing.iter().take(count).copied().collect();
+                let data = socket.outgoing.make_contiguous()[..count].to_vec();
                 let header = Header {
                     len: u32::try_from(count).unwrap(),
                     fwd_cnt: socket.read_count,
