@@ -54,16 +54,16 @@ fn pull_as_a_child() {
     }
 }
 
-/// Processes whose environment names `store`.
+/// Processes of a bootstrap into `store`, by what a pull puts into their environment.
 fn processes_of(store: &Path) -> Vec<String> {
-    let store = store.to_str().unwrap();
+    let mark = format!("PYRO_OUT={}/tmp/", store.display());
     fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| {
             let path = entry.ok()?.path();
             let environment = fs::read(path.join("environ")).ok()?;
             String::from_utf8_lossy(&environment)
-                .contains(store)
+                .contains(&mark)
                 .then_some(())?;
             fs::read_to_string(path.join("comm")).ok()
         })
@@ -150,10 +150,13 @@ fn kill_while_it_installs(root: &Path) {
         .map(Result::unwrap)
         .find(|line| line == "phase Install")
         .unwrap();
+    assert!(
+        !processes_of(root).is_empty(),
+        "what is looked for is found while it is there"
+    );
     pull.kill().unwrap();
     pull.wait().unwrap();
-    // Its processes hold the standard error that they share with nobody else; they end when the
-    // kernel has killed them, which takes moments and no more.
+    // They end when the kernel has killed them, which takes moments and no more.
     let mut left = processes_of(root);
     for _ in 0..1_000 {
         if left.is_empty() {
