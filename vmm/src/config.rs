@@ -62,6 +62,10 @@ pub struct Root {
     pub quota_bytes: Option<u64>,
     /// Most inodes the writable layer may hold.
     pub quota_inodes: Option<u64>,
+    /// The writable layer is thrown away when the VM ends: what the guest syncs survives the
+    /// monitor, but is not forced to the host's disk.
+    #[serde(default)]
+    pub ephemeral: bool,
 }
 
 /// One immutable packed layer.

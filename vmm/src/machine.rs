@@ -321,3 +321,6 @@ fn connect(vm: &VmFd, transport: &MmioTransport) -> Result<(), MachineError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

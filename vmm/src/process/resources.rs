@@ -3,7 +3,7 @@
 use std::io;
 
 use pyro_rootfs::fuse::Server;
-use pyro_rootfs::tree::{OpenError, PackedFiles, Quota, StackFiles, Tree};
+use pyro_rootfs::tree::{Durability, OpenError, PackedFiles, Quota, StackFiles, Tree};
 
 use super::inherit::Resources;
 use super::validate::{HostLimits, ValidationError, validate};
@@ -68,6 +68,9 @@ pub(super) fn build(
         bytes: config.root.quota_bytes.unwrap_or(Quota::UNLIMITED.bytes),
         inodes: config.root.quota_inodes.unwrap_or(Quota::UNLIMITED.inodes),
     };
+    if config.root.ephemeral {
+        stack.durability = Durability::Process;
+    }
     let root = Fs::new(ROOT_TAG, Server::new(Tree::open(stack)?));
     let vsock = Vsock::new(VsockConfig {
         guest_cid: Cid(config.vsock.guest_cid.into()),

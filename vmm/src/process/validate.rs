@@ -99,6 +99,7 @@ mod tests {
                 writable_fd: 8,
                 quota_bytes: None,
                 quota_inodes: None,
+                ephemeral: false,
             },
             vsock: Vsock {
                 guest_cid: 3,

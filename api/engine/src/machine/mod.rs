@@ -172,6 +172,7 @@ impl Machine {
                 writable_fd: inherited.add(run.open_writable()?),
                 quota_bytes: Some(run.quota_bytes()?),
                 quota_inodes: Some(QUOTA_INODES),
+                ephemeral: true,
             },
             vsock: config::Vsock {
                 guest_cid: GUEST_CID,

@@ -6,6 +6,8 @@
 //! files and guest memory ([`transport`]). Requests are served one at a time, in order, on the
 //! device's own thread; what takes long is a read or write of at most the chain's length.
 
+#[cfg(test)]
+mod tests;
 mod transport;
 
 use event_manager::{EventOps, Events};

@@ -277,7 +277,7 @@ fn rings_outside_memory_or_misaligned_need_a_reset() {
     for (offset, low, high) in [
         (0x080, MEMORY_SIZE as u32, 0),
         (0x090, 0, 1),
-        (0x0a0, u32::MAX & !3, u32::MAX),
+        (0x0a0, !3, u32::MAX),
         (0x0a0, MEMORY_SIZE as u32 - 4, 0),
         (0x080, 0x1_0001, 0),
         (0x090, 0x1_0001, 0),
