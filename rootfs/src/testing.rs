@@ -12,6 +12,14 @@ use crate::tree::{
     Content, Cookie, Ino, Name, NewNode, Owner, PackedFiles, StackFiles, Timestamp, Tree,
 };
 
+/// A directory for files whose fate on a disk is not what is tested: in memory where there is
+/// such a place, because waiting for a disk hundreds of times takes minutes.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
 /// Two empty files, one for an index and one for data.
 pub(crate) fn layer_files() -> PackedFiles {
     let file = || tempfile::tempfile().unwrap();

@@ -1,13 +1,13 @@
 use rustix::io::Errno;
 
-use crate::testing::{at, layer, new, open, sample};
+use crate::testing::{at, layer, new, open, sample, scratch};
 use crate::tree::{Ino, SetAttr, Timestamp, XattrMode};
 
 const CAPABILITY: &[u8] = b"security.capability";
 
 #[test]
 fn attributes_of_lower_layers_change_and_last() {
-    let (layer, dir) = (layer(sample), tempfile::tempdir().unwrap());
+    let (layer, dir) = (layer(sample), scratch());
     let mut tree = open(&layer, dir.path());
     let passwd = at(&tree, "etc/passwd");
     let before = tree.attr(passwd).unwrap();
@@ -41,7 +41,7 @@ fn attributes_of_lower_layers_change_and_last() {
 
 #[test]
 fn a_new_owner_takes_privileges_away() {
-    let (layer, dir) = (layer(sample), tempfile::tempdir().unwrap());
+    let (layer, dir) = (layer(sample), scratch());
     let mut tree = open(&layer, dir.path());
     let ping = at(&tree, "usr/ping");
     assert_eq!(tree.get_xattr(ping, CAPABILITY).unwrap(), b"caps");
@@ -87,7 +87,7 @@ fn a_new_owner_takes_privileges_away() {
 
 #[test]
 fn extended_attributes_are_set_listed_and_removed() {
-    let (layer, dir) = (layer(sample), tempfile::tempdir().unwrap());
+    let (layer, dir) = (layer(sample), scratch());
     let mut tree = open(&layer, dir.path());
     let ping = at(&tree, "usr/ping");
     tree.set_xattr(ping, b"user.a", b"1", XattrMode::Create)
@@ -118,7 +118,7 @@ fn extended_attributes_are_set_listed_and_removed() {
 
 #[test]
 fn extended_attributes_are_bounded() {
-    let (layer, dir) = (layer(sample), tempfile::tempdir().unwrap());
+    let (layer, dir) = (layer(sample), scratch());
     let mut tree = open(&layer, dir.path());
     let any = XattrMode::Any;
     let file = tree.create_file(new(Ino::ROOT, "f")).unwrap().ino;

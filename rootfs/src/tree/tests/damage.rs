@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
 
-use crate::testing::{again, at, dir_fd, layer, name, new, open, sample, write};
+use crate::testing::{again, at, dir_fd, layer, name, new, open, sample, scratch, write};
 use crate::tree::{
     Content, Cookie, Ino, OpenError, PackedFiles, RenameMode, SetAttr, StackFiles, Tree, XattrMode,
 };
@@ -86,7 +86,7 @@ fn use_all(tree: &mut Tree) {
 fn an_index_cut_anywhere_does_not_open() {
     let layer = layer(sample);
     let index = bytes_of(&layer.index);
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     for len in 0..index.len() {
         let opened = try_open(with_index(&layer, &index[..len]), &dir);
         assert!(
@@ -112,7 +112,7 @@ fn other_versions_are_told_apart_from_damage() {
     let layer = layer(sample);
     let mut index = bytes_of(&layer.index);
     index[8] = 2;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let opened = try_open(with_index(&layer, &index), &dir);
     assert!(matches!(
         opened,
@@ -130,7 +130,7 @@ fn other_versions_are_told_apart_from_damage() {
 fn directories_that_hold_themselves_do_not_hang_anything() {
     // The entry of "usr" in the root is made to mean the root.
     let layer = layer(sample);
-    let tree_dir = tempfile::tempdir().unwrap();
+    let tree_dir = scratch();
     let usr = at(&open(&layer, tree_dir.path()), "usr");
     let mut index = bytes_of(&layer.index);
     for at in 0..index.len() - 8 {
@@ -140,7 +140,7 @@ fn directories_that_hold_themselves_do_not_hang_anything() {
         }
         let before = index[at];
         index[at] = 1;
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         if let Ok(mut tree) = try_open(with_index(&layer, &index), &dir) {
             use_all(&mut tree);
         }
@@ -161,7 +161,7 @@ proptest! {
             let at = at.index(index.len());
             index[at] = byte;
         }
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         if let Ok(mut tree) = try_open(with_index(&layer, &index), &dir) {
             use_all(&mut tree);
         }
@@ -173,7 +173,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let layer = layer(sample);
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let mut tree = open(&layer, dir.path());
         let file = tree.create_file(new(Ino::ROOT, "f")).unwrap().ino;
         write(&mut tree, file, 0, b"content");

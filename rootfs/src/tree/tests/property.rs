@@ -9,7 +9,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::model::{Id, Kind, Model, shape};
-use crate::testing::{layer, name, new, open, sample, write};
+use crate::testing::{layer, name, new, open, sample, scratch, write};
 use crate::tree::{Owner, PackedFiles, RenameMode, SetAttr, Tree, XattrMode};
 
 const NAMES: [&str; 8] = ["a", "b", "c", "usr", "lib", "etc", "passwd", "big"];
@@ -72,7 +72,7 @@ struct Both {
 
 impl Both {
     fn new() -> Self {
-        let (layer, dir) = (layer(sample), tempfile::tempdir().unwrap());
+        let (layer, dir) = (layer(sample), scratch());
         let mut tree = open(&layer, dir.path());
         let model = Model::of(&mut tree);
         let since_sync = vec![model.shape()];
@@ -297,7 +297,7 @@ impl Both {
     fn reopen(&mut self) {
         self.check();
         // The lock of the old one has to go first.
-        let elsewhere = tempfile::tempdir().unwrap();
+        let elsewhere = scratch();
         self.tree = open(&self.layer, elsewhere.path());
         self.tree = open(&self.layer, self.dir.path());
         self.check();
@@ -305,7 +305,7 @@ impl Both {
 
     /// Opens a copy of what is on the disk now.
     fn crash(&mut self) {
-        let copy = tempfile::tempdir().unwrap();
+        let copy = scratch();
         copy_dir(self.dir.path(), copy.path());
         let left = shape(&open(&self.layer, copy.path()));
         assert!(
