@@ -4,8 +4,8 @@
 //! runs inside namespaces of its own ([`namespace`]): its mounts are nobody else's, root is only
 //! root there when the user is not, and when the pull dies, however it dies, the kernel ends
 //! every process of it. What comes out is one tar stream, and a directory with the kernel's
-//! package and facts about the sources ([`command`], [`run`]). What it says when it fails is turned
-//! into an error with a remedy ([`failure`]).
+//! package and facts about the sources (`command`, `run`). What it says when it fails is turned
+//! into an error with a remedy (`failure`).
 
 pub(crate) mod command;
 pub(crate) mod facts;
