@@ -15,7 +15,7 @@
 //! | --- | --- |
 //! | [`catalogue`] | names, recipes, the catalogue's version |
 //! | [`store`] | artefacts, stamps, manifests, locks, work directories, prune |
-//! | [`pull`] | the steps of a pull, progress, what may be reused when an artefact is damaged |
+//! | [`mod@pull`] | the steps of a pull, progress, what may be reused when an artefact is damaged |
 //! | [`bootstrap`] | the machine's mirror, `mmdebstrap`, what its failures mean |
 //! | [`kernel`] | kernel package, bzImage, ELF and its PVH note, module order |
 //! | [`initramfs`] | the newc archive writer, and the modules' initramfs |
