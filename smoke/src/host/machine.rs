@@ -113,12 +113,7 @@ impl Machine<'_> {
         qemu.arg("-drive").arg(format!(
             "file={image},format=raw,if=none,id=root,snapshot=on,cache=unsafe"
         ));
-        qemu.args([
-            "-device",
-            "virtio-blk-pci,drive=root",
-            "-device",
-            "virtio-rng-pci",
-        ]);
+        qemu.args(["-device", "virtio-blk-pci,drive=root"]);
         match self.channel {
             Channel::Network(port) => {
                 let inside = wire::PORT;
@@ -126,6 +121,7 @@ impl Machine<'_> {
                     "user,id=net,ipv6=off,restrict=on,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:{inside}"
                 ));
                 qemu.args(["-device", "virtio-net-pci,netdev=net,romfile="]);
+                qemu.args(["-device", "virtio-rng-pci"]);
             }
             Channel::Port(socket) => {
                 qemu.arg("-chardev")

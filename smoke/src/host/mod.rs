@@ -5,7 +5,6 @@
 //! running host is in one directory, and locks there say who is alive: nothing depends on a
 //! process having been able to clean up.
 
-pub mod apt;
 pub mod bench;
 pub mod client;
 pub mod dirs;

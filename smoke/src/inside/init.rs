@@ -21,14 +21,18 @@ use super::{CONFIG_PATH, Config, FAILED_LINE, READY_LINE, serve, share_tag};
 /// The device of the root's image.
 const ROOT_DEVICE: &str = "/dev/vda";
 /// Modules loaded from the root once it is mounted.
-const MODULES: &[&str] = &[
+const MODULES: &[&str] = &["kvm_amd"];
+/// And these on a host with network.
+const NETWORK_MODULES: &[&str] = &[
+    "virtio_net",
     "virtiofs",
     "virtio_rng",
-    "kvm_amd",
     "overlay",
     "loop",
     "tun",
 ];
+/// And these on a host with nothing but the channel.
+const CHANNEL_MODULES: &[&str] = &["virtio_console"];
 
 /// Runs process 1. Ends by powering the machine off.
 pub fn run() -> ! {
@@ -203,10 +207,10 @@ fn settle(config: &Config) -> Result<()> {
 
     let mut modules = Command::new("/sbin/modprobe");
     modules.arg("--all").args(MODULES);
-    modules.arg(if config.network {
-        "virtio_net"
+    modules.args(if config.network {
+        NETWORK_MODULES
     } else {
-        "virtio_console"
+        CHANNEL_MODULES
     });
     let status = modules.status().context("modprobe cannot be run")?;
     if !status.success() {

@@ -21,6 +21,9 @@ pub const ARGUMENT: &str = "inside-serve";
 const MOST_CONNECTIONS: usize = 256;
 /// How long a client may take to say what it wants.
 const HELLO_TIME: Duration = Duration::from_secs(20);
+/// What a host in deterministic time waits before it serves, so that the work that a boot leaves to
+/// the background is over. It costs next to nothing: virtual time jumps while nothing is to be done.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// Serves until the machine ends, or one operation on the channel.
 ///
@@ -29,6 +32,7 @@ const HELLO_TIME: Duration = Duration::from_secs(20);
 pub fn run(channel: bool) -> Result<()> {
     let token = std::env::var("PYRO_HOST_TOKEN").context("no token")?;
     if channel {
+        thread::sleep(SETTLE);
         let port = File::options()
             .read(true)
             .write(true)
