@@ -211,6 +211,41 @@ fn a_guest_that_closes_loses_no_byte_to_a_slow_reader() {
 }
 
 #[test]
+fn a_slow_reader_still_sees_the_guests_end_of_output() {
+    let mut world = World::new();
+    let mut stream = world.connect_to_host(1);
+    let sent = pattern(400_000);
+    world.guest.socket(HOST_PORT, 1).outgoing.extend(&sent);
+    world.settle();
+    world.guest.shutdown(HOST_PORT, 1, false, true);
+    world.settle();
+    let mut read = Vec::new();
+    while read.len() < sent.len() {
+        assert!(read_available(&mut stream, &mut read) > 0);
+        world.settle();
+    }
+    assert!(is_at_end(&mut stream));
+    stream.write_all(b"thanks").unwrap();
+    world.settle();
+    assert_eq!(world.guest.socket(HOST_PORT, 1).received, b"thanks");
+}
+
+#[test]
+fn a_host_that_closes_over_unread_output_frees_the_guests_credit() {
+    let mut world = World::new();
+    let stream = world.connect_to_host(1);
+    let socket = world.guest.socket(HOST_PORT, 1);
+    socket.outgoing.extend(pattern(2 << 20));
+    world.settle();
+    assert!(!world.guest.socket(HOST_PORT, 1).outgoing.is_empty());
+    drop(stream);
+    world.settle();
+    let socket = world.guest.socket(HOST_PORT, 1);
+    assert!(socket.peer_shutdown.both());
+    assert!(socket.outgoing.is_empty(), "the guest is not stuck");
+}
+
+#[test]
 fn unread_input_of_the_guest_does_not_spoil_the_hosts_end_of_file() {
     let mut world = World::new();
     let (mut client, host) = world.connect_to_guest(1);

@@ -86,9 +86,9 @@ fn a_host_that_reads_wakes_nobody_while_nothing_waits_for_it() {
         .extend(pattern(50_000));
     world.settle();
     let woken = cost(&mut world, |_| {
-        let mut byte = [0; 100];
-        for _ in 0..100 {
-            stream.read_exact(&mut byte).unwrap();
+        let mut piece = [0; 1_000];
+        for _ in 0..50 {
+            stream.read_exact(&mut piece).unwrap();
         }
     });
     assert_eq!(woken, 0);
