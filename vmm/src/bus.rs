@@ -125,3 +125,74 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic in any thread ends the process; there is no half-done state to see.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::host::DeviceHost;
+    use crate::virtio::rng::Rng;
+    use crate::virtio::test_driver::memory;
+
+    fn bus() -> (Bus, Console) {
+        let memory = memory();
+        let transports = Slot::ALL
+            .map(|slot| {
+                let host = DeviceHost::new().unwrap();
+                MmioTransport::new(slot, Box::new(Rng), memory.clone(), host).unwrap()
+            })
+            .into_iter()
+            .collect();
+        let console = Console::new(false);
+        let line = EventFd::new(libc::EFD_NONBLOCK).unwrap();
+        (Bus::new(transports, line, console.clone()), console)
+    }
+
+    #[test]
+    fn every_slot_answers_at_its_place_and_nothing_else_does() {
+        let (bus, _) = bus();
+        let mut word = [0xaa; 4];
+        for slot in Slot::ALL {
+            bus.memory_read(slot.base(), &mut word);
+            assert_eq!(&word, b"virt");
+        }
+        for address in [0xc000_0000, Slot::Rng.base() + 0x1000, u64::MAX] {
+            word = [0xaa; 4];
+            bus.memory_read(address, &mut word);
+            assert_eq!(word, [0; 4]);
+            bus.memory_write(address, &word);
+        }
+        assert_eq!(bus.memory_exits(), 9);
+    }
+
+    #[test]
+    fn ports_that_do_not_exist_read_all_ones_and_wide_accesses_reach_nothing() {
+        let (bus, console) = bus();
+        for (port, len) in [(0x80, 1), (0x3f8, 2), (0x600, 4), (0xffff, 1), (0x3f8, 0)] {
+            let mut data = vec![0; len];
+            bus.port_read(port, &mut data);
+            assert!(data.iter().all(|byte| *byte == 0xff));
+            assert_eq!(bus.port_write(port, &vec![0x34; len]), None);
+        }
+        assert_eq!(console.tail(9).0, "");
+    }
+
+    #[test]
+    fn the_serial_port_is_ready_and_writes_to_the_console() {
+        let (bus, console) = bus();
+        let mut status = [0];
+        bus.port_read(0x3fd, &mut status);
+        // Line status: transmitter empty.
+        assert_eq!(status[0] & 0x60, 0x60);
+        for byte in b"hello" {
+            bus.port_write(0x3f8, &[*byte]);
+        }
+        assert_eq!(console.tail(9).0, "hello");
+    }
+
+    #[test]
+    fn the_power_registers_end_the_vm() {
+        let (bus, _) = bus();
+        assert_eq!(bus.port_write(0x600, &[0x34]), Some(PowerEvent::Off));
+        assert_eq!(bus.port_write(0x604, &[1]), Some(PowerEvent::Reset));
+    }
+}

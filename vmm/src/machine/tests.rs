@@ -56,10 +56,16 @@ const SCRATCH: u32 = 0x20_0000;
 
 /// An ELF file with a PVH note whose one segment is `code`.
 fn kernel(code: &[u8]) -> File {
+    kernel_with_note(code, 18)
+}
+
+/// The same, with a note of this type; only 18 is the PVH entry.
+fn kernel_with_note(code: &[u8], note: u32) -> File {
     let mut image = vec![0; 4096];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, b"\x7fELF\x02\x01");
     put(18, &62u16.to_le_bytes());
+    put(24, &u64::from(BASE).to_le_bytes());
     put(32, &64u64.to_le_bytes());
     put(54, &56u16.to_le_bytes());
     put(56, &2u16.to_le_bytes());
@@ -76,7 +82,7 @@ fn kernel(code: &[u8]) -> File {
     }
     for (at, word) in (512..)
         .step_by(4)
-        .zip([4, 4, 18, u32::from_le_bytes(*b"Xen\0"), BASE])
+        .zip([4, 4, note, u32::from_le_bytes(*b"Xen\0"), BASE])
     {
         put(at, &u32::to_le_bytes(word));
     }
@@ -89,6 +95,10 @@ fn kernel(code: &[u8]) -> File {
 
 /// A VM with this guest, or nothing where there is no KVM to try it on.
 fn machine(code: &[u8]) -> Option<(Machine, Console)> {
+    machine_of(kernel(code))
+}
+
+fn machine_of(kernel: File) -> Option<(Machine, Console)> {
     let Ok(kvm) = Kvm::new() else {
         eprintln!("skipped: /dev/kvm is not usable here");
         return None;
@@ -98,7 +108,7 @@ fn machine(code: &[u8]) -> Option<(Machine, Console)> {
         kvm: &kvm,
         vcpus: 1,
         memory_mib: 16,
-        kernel: kernel(code),
+        kernel,
         initramfs: Vec::new(),
         devices: Devices {
             root: Box::new(Idle),
@@ -124,7 +134,10 @@ fn wait_exit(machine: &Machine) -> ExitReason {
 }
 
 fn run(code: &[u8]) -> Option<(ExitReason, String)> {
-    let (mut machine, console) = machine(code)?;
+    run_machine(machine(code)?)
+}
+
+fn run_machine((mut machine, console): (Machine, Console)) -> Option<(ExitReason, String)> {
     machine.start().unwrap();
     let reason = wait_exit(&machine);
     machine.stop(true);
@@ -211,6 +224,29 @@ fn a_processor_that_shuts_down_is_a_triple_fault_or_an_emulators_failure() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_kernel_without_pvh_note_is_entered_in_long_mode_with_its_zero_page() {
+    // cmp dword [rsi + 0x202], "HdrS"; jne over; power off; over: reset
+    let header = [0x81, 0xbe, 0x02, 0x02, 0, 0, b'H', b'd', b'r', b'S'];
+    // mov rax, rax: a prefix that only 64-bit mode takes for one instruction.
+    let wide = [0x48, 0x89, 0xc0];
+    let code = [
+        wide.to_vec(),
+        header.to_vec(),
+        vec![0x75, 7],
+        power_off(),
+        out(0x604, 1),
+    ]
+    .concat();
+    let Some(machine) = machine_of(kernel_with_note(&code, 17)) else {
+        return;
+    };
+    let Some((reason, _)) = run_machine(machine) else {
+        return;
+    };
+    assert_eq!(reason, ExitReason::PowerOff);
 }
 
 #[test]

@@ -245,3 +245,77 @@ fn take(manager: &mut EventManager<Subscriber>, id: SubscriberId) -> Option<Host
         Ok(Subscriber::Wake(_)) | Err(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio::device::VirtioDevice;
+    use crate::virtio::rng::Rng;
+    use crate::virtio::test_driver::wait_for;
+
+    /// Counts its kicks; fails at the one that makes three.
+    struct Counter {
+        kick: EventFd,
+        count: Sender<u64>,
+        total: u64,
+    }
+
+    impl ActiveDevice for Counter {
+        fn register(&mut self, ops: &mut EventOps<'_>) -> Result<(), DeviceError> {
+            Ok(ops.add(Events::new(&self.kick, EventSet::IN))?)
+        }
+
+        fn process(&mut self, _event: Events, _ops: &mut EventOps<'_>) -> Result<(), DeviceError> {
+            self.total += self.kick.read().unwrap();
+            self.count.send(self.total).unwrap();
+            let source = io::ErrorKind::Other.into();
+            if self.total < 3 {
+                Ok(())
+            } else {
+                Err(DeviceError::Host { what: "it", source })
+            }
+        }
+
+        fn reset(self: Box<Self>) -> Box<dyn VirtioDevice> {
+            Box::new(Rng)
+        }
+    }
+
+    fn event_fd() -> EventFd {
+        EventFd::new(libc::EFD_NONBLOCK).unwrap()
+    }
+
+    #[test]
+    fn a_device_keeps_its_state_and_its_kicks_while_parked() {
+        let (count, counts) = mpsc::channel();
+        let kick = event_fd();
+        let device = Counter {
+            kick: kick.try_clone().unwrap(),
+            count,
+            total: 0,
+        };
+        let host = DeviceHost::new().unwrap();
+        let interrupt = Interrupt::new(event_fd());
+        // Asked for before the thread runs: done when it does.
+        host.adopt(Slot::Rng, Box::new(device), interrupt.clone());
+        let thread = DeviceThread::start("test", host.clone(), Vec::new()).unwrap();
+        kick.write(1).unwrap();
+        assert_eq!(counts.recv().unwrap(), 1);
+        let parked = thread.park();
+        assert_eq!(parked.len(), 1);
+        kick.write(1).unwrap();
+        assert!(counts.try_recv().is_err());
+        let thread = DeviceThread::start("test", host.clone(), parked).unwrap();
+        assert_eq!(counts.recv().unwrap(), 2);
+        assert!(!interrupt.is_reset_needed());
+        // Broken from here on: it is not called again, parked or not, but can be taken back.
+        kick.write(1).unwrap();
+        assert_eq!(counts.recv().unwrap(), 3);
+        wait_for(|| interrupt.is_reset_needed().then_some(()));
+        kick.write(1).unwrap();
+        let thread = DeviceThread::start("test", host.clone(), thread.park()).unwrap();
+        assert_eq!(host.release(Slot::Rng).reset().name(), "rng");
+        assert!(counts.try_recv().is_err());
+        assert!(thread.park().is_empty());
+    }
+}

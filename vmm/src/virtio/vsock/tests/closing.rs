@@ -231,18 +231,31 @@ fn a_slow_reader_still_sees_the_guests_end_of_output() {
 }
 
 #[test]
-fn a_host_that_closes_over_unread_output_frees_the_guests_credit() {
+fn a_host_that_gives_up_with_output_waiting_frees_the_guests_credit() {
     let mut world = World::new();
     let stream = world.connect_to_host(1);
     let socket = world.guest.socket(HOST_PORT, 1);
     socket.outgoing.extend(pattern(2 << 20));
     world.settle();
     assert!(!world.guest.socket(HOST_PORT, 1).outgoing.is_empty());
-    drop(stream);
+    stream.shutdown(Side::Both).unwrap();
     world.settle();
     let socket = world.guest.socket(HOST_PORT, 1);
     assert!(socket.peer_shutdown.both());
     assert!(socket.outgoing.is_empty(), "the guest is not stuck");
+}
+
+#[test]
+fn a_host_that_closes_over_unread_output_resets() {
+    let mut world = World::new();
+    let stream = world.connect_to_host(1);
+    let socket = world.guest.socket(HOST_PORT, 1);
+    socket.outgoing.extend(b"nobody reads this");
+    world.settle();
+    drop(stream);
+    world.settle();
+    assert!(world.guest.socket(HOST_PORT, 1).was_reset);
+    assert_eq!(world.device().muxer.connections(), 0);
 }
 
 #[test]
