@@ -493,9 +493,15 @@ fn readable(pipe: &OwnedFd, look_up: Option<&OwnedFd>) -> io::Result<bool> {
 /// A control group that holds all processes of one command.
 struct Cgroup(PathBuf);
 
+/// Groups that were not empty when their command ended: it left a daemon behind.
+static LEFT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
 impl Cgroup {
     fn new() -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        LEFT.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|path| fs::remove_dir(path).is_err());
         let path =
             Path::new(CGROUPS).join(format!("exec-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&path)?;
@@ -517,7 +523,10 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A daemon that the command left behind keeps its group: it is small and stays.
-        let _ = fs::remove_dir(&self.0);
+        if fs::remove_dir(&self.0).is_err() {
+            LEFT.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(std::mem::take(&mut self.0));
+        }
     }
 }

@@ -62,7 +62,7 @@ fn boot() -> Result<()> {
     let server = server.spawn().context("the server cannot be started")?;
     let server = process::Pid::from_child(&server);
     loop {
-        match process::waitpid(None, WaitOptions::empty()) {
+        match process::wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == server => {
                 if status.exit_status() != Some(0) {
                     bail!("the server ended: {status:?}");
