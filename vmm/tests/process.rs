@@ -1,5 +1,7 @@
 //! The process as its parent sees it: descriptors in, messages out, an exit code, and nothing left.
 
+#![allow(clippy::unwrap_used, reason = "a failing step fails the test")]
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -54,6 +56,9 @@ fn kernel(code: &[u8]) -> File {
     file.write_all(code).unwrap();
     file
 }
+
+/// A fault in a configuration.
+type Change = fn(&mut Config);
 
 /// A monitor with everything it was given.
 struct Vm {
@@ -235,7 +240,7 @@ fn requests_are_answered_in_order_also_while_paused() {
 
 #[test]
 fn impossible_numbers_are_refused_with_a_sentence() {
-    let changes: [(fn(&mut Config), &str); 5] = [
+    let changes: [(Change, &str); 5] = [
         (|config| config.vcpu_count = 0, "0 vCPUs are not possible"),
         (
             |config| config.vcpu_count = 255,
@@ -276,7 +281,7 @@ fn a_file_that_is_no_kernel_is_refused_with_a_sentence() {
 
 #[test]
 fn descriptors_that_are_reserved_closed_or_shared_are_refused() {
-    let changes: [(fn(&mut Config), &str); 3] = [
+    let changes: [(Change, &str); 3] = [
         (|config| config.kernel_fd = 0, "descriptor 0 is reserved"),
         (
             |config| config.kernel_fd = 999,

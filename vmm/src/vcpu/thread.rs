@@ -1,7 +1,7 @@
 //! The thread of one virtual processor.
 //!
 //! It runs the guest until told otherwise, answers its exits through the [`Bus`], and ends with
-//! the VM. Orders come through an [`Order`] word and a kick: the thread looks at the word before
+//! the VM. Orders come through an order word and a kick: the thread looks at the word before
 //! each entry into the guest, and a kick that comes later makes the entry return at once
 //! (see [`super::kick`]). A parked thread holds no lock and its processor has no access half done:
 //! KVM has been let finish the last one.
@@ -156,6 +156,9 @@ fn run(target: &mut Target, context: &Context, mailbox: &Mailbox) -> Option<Exit
             if let Some(reason) = finish_access(target, context) {
                 return Some(reason);
             }
+            // So that the guest's watchdog does not take the pause for a hang. Guests that use
+            // no paravirtual clock have none to tell, which KVM calls an error.
+            let _ = target.vcpu().kvmclock_ctrl();
             mailbox.set_doing(Doing::Parked);
             match mailbox.wait_while(|(order, _)| *order == Order::Park) {
                 Order::Stop => return None,

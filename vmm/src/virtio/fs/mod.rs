@@ -3,7 +3,7 @@
 //!
 //! One high-priority queue and one request queue. A request is a descriptor chain: its readable
 //! part is the message, its writable part takes the reply. File contents go straight between host
-//! files and guest memory ([`transport`]). Requests are served one at a time, in order, on the
+//! files and guest memory (`transport`). Requests are served one at a time, in order, on the
 //! device's own thread; what takes long is a read or write of at most the chain's length.
 
 #[cfg(test)]
