@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -107,6 +108,9 @@ impl System {
             .create_new(true)
             .open(work.join("root.ext4"))?;
         image.set_len(IMAGE_SIZE)?;
+        // Without root the hooks run under a subordinate id, which may only what everybody may. The
+        // folders above are private.
+        image.set_permissions(fs::Permissions::from_mode(0o666))?;
         let work_path = work
             .to_str()
             .context("the cache folder's path is not UTF-8")?;
@@ -158,17 +162,17 @@ impl System {
         }
         let status = child.wait()?;
         if !status.success() {
-            let from = log.len().saturating_sub(15);
             bail!(
                 "the emulated host's system cannot be built: mmdebstrap failed ({status})\n{}\n\
                  Check that the machine's Debian mirror answers (`apt-get update`) and that the disk has 2 GB free.",
-                log[from..].join("\n")
+                cause(&log)
             );
         }
         for name in ["vmlinuz", "modules"] {
             fs::rename(work.join("pyro").join(name), work.join(name))
                 .context("the kernel was not copied out")?;
         }
+        image.set_permissions(fs::Permissions::from_mode(0o600))?;
         image.sync_all()?;
         fs::rename(work, &self.folder)?;
         say("  done");
@@ -186,6 +190,17 @@ fn is_news(step: &str) -> bool {
     ]
     .iter()
     .any(|word| step.starts_with(word))
+}
+
+/// What led to mmdebstrap's first complaint: the complaint itself repeats a whole hook.
+fn cause(log: &[String]) -> String {
+    let complaint = log
+        .iter()
+        .position(|line| line.starts_with("E: "))
+        .unwrap_or(log.len());
+    let first = complaint.saturating_sub(10);
+    let last = log.len().min(complaint + 1);
+    log[first..last].join("\n")
 }
 
 /// One word of a shell's command line, whatever is in it.
