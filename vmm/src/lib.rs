@@ -36,5 +36,6 @@ pub mod memory;
 pub mod power;
 pub mod probe;
 pub mod process;
+mod report;
 pub mod vcpu;
 pub mod virtio;

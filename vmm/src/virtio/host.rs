@@ -24,6 +24,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::device::{ActiveDevice, DeviceError};
 use super::interrupt::Interrupt;
 use crate::layout::Slot;
+use crate::report;
 
 /// Threads need little: the deepest user is the file server.
 const STACK_SIZE: usize = 512 << 10;
@@ -49,10 +50,8 @@ impl Hosted {
     fn fail(&mut self, error: &DeviceError) {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
         let slot = self.slot;
-        eprintln!(
-            "pyro-vmm: device {slot:?} stopped: {error}{}",
-            cause.unwrap_or_default()
-        );
+        let cause = cause.unwrap_or_default();
+        report::guest(format_args!("device {slot:?} stopped: {error}{cause}"));
         self.broken = true;
         self.interrupt.needs_reset();
     }

@@ -91,7 +91,7 @@ impl Interrupt {
             Ok(()) => {}
             // The counter is saturated: the line has plenty of edges to deliver already.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => eprintln!("pyro-vmm: cannot raise an interrupt: {error}"),
+            Err(error) => crate::report::guest(format_args!("cannot raise an interrupt: {error}")),
         }
     }
 }

@@ -31,6 +31,7 @@ use super::host::DeviceHost;
 use super::interrupt::Interrupt;
 use super::queue::{ActiveQueue, QueueError};
 use crate::layout::Slot;
+use crate::report;
 
 pub use self::registers::QUEUE_NOTIFY;
 
@@ -376,7 +377,8 @@ impl MmioTransport {
     fn activate(&mut self) {
         match self.freeze_queues() {
             Err(error) => {
-                eprintln!("pyro-vmm: device {:?} cannot start: {error}", self.slot);
+                let slot = self.slot;
+                report::guest(format_args!("device {slot:?} cannot start: {error}"));
                 self.interrupt.needs_reset();
             }
             Ok(queues) => {

@@ -273,6 +273,34 @@ fn receive_buffers_may_be_cut_anywhere() {
 }
 
 #[test]
+fn receive_buffers_too_small_for_a_header_lose_no_packet() {
+    let (mut world, _stream) = connected();
+    world.guest.driver.rx_wanted = 0;
+    while !world.guest.driver.rx.has_room(128) {
+        assert!(
+            world
+                .guest
+                .driver
+                .send(&header(Op::CreditRequest, HOST_PORT, 1), &[])
+        );
+        world.settle();
+    }
+    let at = Driver::rx_buffer(0);
+    for packet in [
+        header(Op::CreditRequest, HOST_PORT, 1),
+        header(Op::Rw, 9, 9),
+    ] {
+        world.guest.driver.rx.offer(&[(at, 43, true)]);
+        world.guest.driver.rx.offer(&[(at, 44, true)]);
+        assert!(world.guest.driver.send(&packet, &[]));
+        world.device_rounds();
+        let mut take = || world.guest.driver.rx.take().map(|(_, len)| len);
+        assert_eq!([take(), take()], [Some(0), Some(44)], "{:?}", packet.op);
+    }
+    assert_eq!(world.device().muxer.connections(), 1);
+}
+
+#[test]
 fn credit_that_makes_no_sense_harms_only_its_own_connection() {
     let (mut world, mut stream) = connected();
     let mut other = {

@@ -221,5 +221,5 @@ fn connections_that_come_and_go_leave_nothing_behind() {
         world.accept();
     }
     assert_eq!(world.device().muxer.connections(), 0);
-    assert!(world.device().muxer.memory() < 64 * 1024);
+    assert!(world.device().muxer.memory() < 4 * 1024);
 }

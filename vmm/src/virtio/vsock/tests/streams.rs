@@ -251,6 +251,25 @@ fn a_parked_device_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_device_parked_in_the_middle_of_its_work_finishes_it() {
+    let mut world = World::new();
+    for guest in 0..100 {
+        let packet = header(Op::Rst, HOST_PORT, guest);
+        assert!(world.guest.driver.send(&packet, &[]));
+    }
+    world.one_round();
+    world.guest.driver.reclaim();
+    assert!(
+        !world.guest.driver.tx.has_room(128),
+        "one round does not do it all"
+    );
+    world.park_and_unpark();
+    world.settle();
+    world.guest.driver.reclaim();
+    assert!(world.guest.driver.tx.has_room(128));
+}
+
+#[test]
 fn a_driver_that_starts_again_finds_the_same_device() {
     let (mut configured, theirs) = UnixStream::pair().unwrap();
     let mut world = World::with_streams(vec![theirs.into()]);

@@ -151,6 +151,11 @@ impl World {
         Self::run(hosted.device.stop(), self.directory, self.acceptor)
     }
 
+    /// Lets the device handle the events of one moment.
+    pub(super) fn one_round(&mut self) {
+        self.manager.run_with_timeout(0).unwrap();
+    }
+
     /// Lets the device alone do all that is due.
     pub(super) fn device_rounds(&mut self) -> bool {
         let mut active = false;
