@@ -103,10 +103,12 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// The host's real-time clock.
+    /// The host's real-time clock, as of its last tick: what kernels stamp files with. A finer
+    /// one would make a file that we stamp newer than one that the guest's kernel stamps later,
+    /// and `make` would believe it.
     #[must_use]
     pub fn now() -> Self {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
         Self {
             secs: now.tv_sec,
             nanos: u32::try_from(now.tv_nsec).unwrap_or(0),

@@ -72,7 +72,7 @@ fn main() -> std::process::ExitCode {
             the_layer_below_is_never_written, a_full_layer_says_so;
         metadata: modes_and_umask [Root], owners_change_without_copying [Root],
             set_id_bits_fall [Root], directories_hand_their_group_down [Root],
-            others_may_create_read_only_files [Root], times_are_kept, a_write_moves_the_times,
+            others_may_create_read_only_files [Root], times_are_kept, a_write_moves_the_times, a_file_written_later_is_not_older,
             attributes_are_kept [Root], device_nodes_fifos_and_sockets [Root],
             acls_are_refused, space_is_told, link_counts_of_directories;
         programs: cp_copies_a_tree [Root], tar_brings_a_tree_back [Root, Program("tar")],

@@ -196,6 +196,19 @@ pub(crate) fn a_write_moves_the_times(stage: &mut Stage) {
     assert!(dir.metadata().unwrap().modified().unwrap() > start);
 }
 
+/// Making a file is stamped by the server, writing it by the kernel: the two clocks agree.
+pub(crate) fn a_file_written_later_is_not_older(stage: &mut Stage) {
+    let (made, written) = (stage.path("tmp/made"), stage.path("tmp/written"));
+    let modified = |path: &Path| path.metadata().unwrap().modified().unwrap();
+    fs::write(&written, "").unwrap();
+    for round in 0..100 {
+        let _ = fs::remove_file(&made);
+        File::create(&made).unwrap();
+        fs::write(&written, "x").unwrap();
+        assert!(modified(&written) >= modified(&made), "round {round}");
+    }
+}
+
 pub(crate) fn attributes_are_kept(stage: &mut Stage) {
     let path = stage.path("etc/motd");
     let long = vec![b'v'; 60_000];

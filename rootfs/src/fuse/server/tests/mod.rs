@@ -145,8 +145,9 @@ impl Client {
         Err(Errno::from_raw_os_error(-header.error))
     }
 
-    fn lookup(&mut self, parent: u64, name: &str) -> Result<EntryOut, Errno> {
-        let entry: EntryOut = parse(&self.call(Opcode::Lookup, parent, &[&nul(name)])?);
+    fn lookup(&mut self, parent: u64, name: impl AsRef<[u8]>) -> Result<EntryOut, Errno> {
+        let parts = [name.as_ref(), b"\0"];
+        let entry: EntryOut = parse(&self.call(Opcode::Lookup, parent, &parts)?);
         if entry.nodeid == 0 {
             Err(Errno::NOENT)
         } else {
@@ -231,6 +232,11 @@ impl Client {
 
     /// Names in a directory, in the order listed, with READDIR.
     fn list(&mut self, node: u64) -> Vec<String> {
+        let names = self.list_bytes(node).into_iter();
+        names.map(|name| String::from_utf8(name).unwrap()).collect()
+    }
+
+    fn list_bytes(&mut self, node: u64) -> Vec<Vec<u8>> {
         let mut names = Vec::new();
         let mut offset = 0;
         loop {
@@ -256,20 +262,20 @@ impl Client {
     }
 
     /// Everything that can be seen of the tree, to find out whether something changed it.
-    fn snapshot(&mut self) -> Vec<(String, u64, u32, u64)> {
+    fn snapshot(&mut self) -> Vec<(Vec<u8>, u64, u32, u64)> {
         let mut seen = Vec::new();
-        let mut todo = vec![(String::new(), ROOT)];
+        let mut todo = vec![(Vec::new(), ROOT)];
         while let Some((path, node)) = todo.pop() {
             let attr = self.getattr(node).unwrap();
             seen.push((path.clone(), node, attr.mode, attr.size));
             if attr.mode & 0o170_000 != 0o040_000 {
                 continue;
             }
-            for name in self.list(node) {
-                if name != "." && name != ".." {
+            for name in self.list_bytes(node) {
+                if name != b"." && name != b".." {
                     let child = self.lookup(node, &name).unwrap().nodeid;
                     self.forget(child, 1);
-                    todo.push((format!("{path}/{name}"), child));
+                    todo.push(([&path[..], b"/", &name].concat(), child));
                 }
             }
         }
@@ -323,9 +329,9 @@ fn parse<T: FromBytes>(body: &[u8]) -> T {
 }
 
 /// The first entry of a listing, its name, and the rest.
-fn dirent_of(listing: &[u8]) -> (Dirent, String, &[u8]) {
+fn dirent_of(listing: &[u8]) -> (Dirent, Vec<u8>, &[u8]) {
     let (dirent, rest) = Dirent::read_from_prefix(listing).unwrap();
-    let name = String::from_utf8(rest[..dirent.namelen as usize].to_vec()).unwrap();
+    let name = rest[..dirent.namelen as usize].to_vec();
     let len = (size_of::<Dirent>() + name.len()).next_multiple_of(8);
     (dirent, name, &listing[len..])
 }

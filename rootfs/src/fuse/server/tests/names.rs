@@ -102,11 +102,11 @@ fn readdirplus_counts_exactly_what_fitted() {
         [0, 0],
         "`.` and `..` are never counted by the kernel"
     );
-    let listed: Vec<String> = body
+    let listed: Vec<Vec<u8>> = body
         .chunks(record)
         .map(|one| dirent_of(&one[size_of::<EntryOut>()..]).1)
         .collect();
-    assert_eq!(listed[..2], [".", ".."]);
+    assert_eq!(listed[..2], [b".".to_vec(), b"..".to_vec()]);
     for (name, node) in names.into_iter().zip(nodes) {
         let count = 1 + told.iter().filter(|told| **told == node).count();
         client.call(Opcode::Unlink, dir, &[&nul(name)]).unwrap();
