@@ -40,9 +40,10 @@ impl Shares {
         } else if let Some(folder) = program.parent() {
             shares.add(folder)?;
         }
-        if image_dir.is_dir() {
-            shares.add(image_dir)?;
-        }
+        // Shared although nothing may be in it yet: a pull fills it while the host runs.
+        std::fs::create_dir_all(image_dir)
+            .with_context(|| format!("no image store can be made in {}", image_dir.display()))?;
+        shares.add(image_dir)?;
         if let Some(more) = std::env::var_os("PYRO_HOST_SHARE") {
             for path in std::env::split_paths(&more).filter(|path| !path.as_os_str().is_empty()) {
                 shares.add(&path)?;

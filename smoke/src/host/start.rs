@@ -26,10 +26,17 @@ use crate::wire::GENERATION;
 pub fn settings(shares: Shares) -> Result<Settings> {
     Ok(Settings {
         shares,
-        memory_mib: number("PYRO_HOST_MEMORY_MIB", 6144, 512, 1 << 20)?,
+        memory_mib: number("PYRO_HOST_MEMORY_MIB", default_memory_mib(), 512, 1 << 20)?,
         cpus: u32::try_from(number("PYRO_HOST_CPUS", 2, 1, 64)?)?,
         idle: Duration::from_secs(number("PYRO_HOST_IDLE_SECONDS", 15 * 60, 1, 7 * 24 * 3600)?),
     })
+}
+
+/// 6 GiB where that leaves the machine half of its own. QEMU takes it as it is used.
+fn default_memory_mib() -> u64 {
+    let info = rustix::system::sysinfo();
+    let machine = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit)) >> 20;
+    (machine / 2).clamp(1024, 6144)
 }
 
 fn number(name: &str, default: u64, least: u64, most: u64) -> Result<u64> {
@@ -65,9 +72,10 @@ impl Drop for Lease {
 pub fn lease(host: &HostDir, settings: &Settings, say: &mut dyn FnMut(&str)) -> Result<Lease> {
     host.make_run()?;
     let users = host.lock_file(Lock::Users)?;
-    users.lock_shared()?;
     let starting = host.lock_file(Lock::Starting)?;
     starting.lock()?;
+    // In this order: whoever waits for the start of a host does not count as its user.
+    users.lock_shared()?;
     let mut settings = settings.clone();
     if let Some(state) = running(host)? {
         let compatible = state.generation == GENERATION;
@@ -80,13 +88,11 @@ pub fn lease(host: &HostDir, settings: &Settings, say: &mut dyn FnMut(&str)) -> 
             "is of another version"
         };
         users.unlock()?;
-        match users.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
+        if !nobody_uses(&users)? {
+            bail!(
                 "the running emulated host {why}, and others use it\n  \
                  fix: wait for them, or stop it (`make host-stop`)"
-            ),
-            Err(TryLockError::Error(error)) => return Err(error.into()),
+            );
         }
         say(&format!(
             "the running emulated host {why}: starting it anew"
@@ -96,11 +102,24 @@ pub fn lease(host: &HostDir, settings: &Settings, say: &mut dyn FnMut(&str)) -> 
         settings.shares.forget_missing();
     }
     start(host, &settings, say)?;
-    users.lock_shared()?;
+    users.lock_shared()?; // a lock for us alone becomes a shared one
     let state = host
         .state()
         .context("the emulated host ended just after its start")?;
     Ok(Lease { state, users })
+}
+
+/// Takes the users' lock for us alone, if that can be had. The supervisor takes it for a moment
+/// now and then, so one refusal says little.
+fn nobody_uses(users: &File) -> Result<bool> {
+    for _ in 0..20 {
+        match users.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+    }
+    Ok(false)
 }
 
 /// The state of the running host, waited for when it is still booting for a starter that has

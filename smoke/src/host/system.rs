@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use pyro_images::bootstrap::{mirror::Mirrors, namespace};
@@ -40,6 +41,10 @@ const LATER_MODULES: &str =
 const IMAGE_SIZE: u64 = 24 << 30;
 /// The image's file descriptor in the hooks.
 const IMAGE_FD: &str = "9";
+/// Folder of a build.
+const UNFINISHED: &str = "unfinished";
+/// How long a system that nobody uses is kept.
+const KEPT: Duration = Duration::from_secs(14 * 24 * 3600);
 const SYSTEM_HOOK: &str = include_str!("system.sh");
 const IMAGE_HOOK: &str = include_str!("image.sh");
 
@@ -76,6 +81,7 @@ impl System {
         let folder = host.systems().join(recipe_digest());
         let system = Self { folder };
         if system.folder.is_dir() {
+            system.touch();
             return Ok(system);
         }
         make_private(&host.systems())?;
@@ -88,8 +94,14 @@ impl System {
             return Ok(system);
         }
         remove_leftovers(&host.systems())?;
-        system.build(&host.systems().join("unfinished"), say)?;
+        system.build(&host.systems().join(UNFINISHED), say)?;
         Ok(system)
+    }
+
+    /// Notes that it is in use.
+    fn touch(&self) {
+        // Without it, the system is built again some day.
+        let _ = File::open(&self.folder).and_then(|folder| folder.set_modified(SystemTime::now()));
     }
 
     fn build(&self, work: &Path, say: &mut dyn FnMut(&str)) -> Result<()> {
@@ -238,11 +250,18 @@ fn with_remedy(error: pyro_images::Error) -> anyhow::Error {
     anyhow::anyhow!("the emulated host's system cannot be built: {error}\n  fix: {remedy}")
 }
 
-/// What a killed build, or an older recipe, left behind.
+/// Removes what a killed build left, and systems of other recipes that nobody has used for long.
 fn remove_leftovers(systems: &Path) -> Result<()> {
-    let unfinished = systems.join("unfinished");
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).context("an unfinished build cannot be removed")?;
+    for entry in fs::read_dir(systems)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        let unused = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+        if entry.file_name() == UNFINISHED || unused > KEPT {
+            fs::remove_dir_all(entry.path())
+                .with_context(|| format!("{} cannot be removed", entry.path().display()))?;
+        }
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use pyro_smoke::host::HostDir;
@@ -59,6 +59,10 @@ pub(crate) const TESTS: &[Test] = &[
     (
         "a_command_that_never_reads_can_still_be_ended",
         a_command_that_never_reads_can_still_be_ended,
+    ),
+    (
+        "a_shell_has_a_terminal_of_the_users_size",
+        a_shell_has_a_terminal_of_the_users_size,
     ),
     ("kvm_is_there", kvm_is_there),
     (
@@ -310,6 +314,35 @@ fn a_command_that_never_reads_can_still_be_ended() {
     kill(i32::try_from(client.id()).unwrap(), Signal::TERM);
     assert_eq!(client.wait().unwrap().signal(), Some(15));
     writer.join().unwrap();
+}
+
+fn a_shell_has_a_terminal_of_the_users_size() {
+    // util-linux's script(1) gives the program a terminal, as a person has one.
+    let command = format!(
+        "stty cols 91 rows 17; exec {} host shell",
+        env!("CARGO_BIN_EXE_pyro-smoke")
+    );
+    let mut script = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = script.stdin.take().unwrap();
+    // The sum keeps the echo of what is typed from looking like an answer.
+    stdin
+        .write_all(b"echo size $(stty size) $((40 + 2)); exit 5\n")
+        .unwrap();
+    let mut shown = String::new();
+    script
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut shown)
+        .unwrap();
+    assert!(shown.contains("size 17 91 42"), "{shown:?}");
+    assert_eq!(script.wait().unwrap().code(), Some(5));
+    drop(stdin);
 }
 
 fn kvm_is_there() {
