@@ -77,18 +77,25 @@ fn run_as_init() -> ! {
             power::reset()
         }
     };
-    match serve_guest(listener) {
-        Ok(Finished::PowerOff(farewell)) => power::off(farewell),
+    let mut server = match serve_guest(listener) {
+        Ok(server) => server,
+        Err(errno) => {
+            log::fatal(format_args!("the agent cannot serve: {errno}"));
+            power::reset()
+        }
+    };
+    match server.run() {
+        Ok(Finished::PowerOff(farewell)) => power::off(server, farewell),
         Ok(Finished::Ended) => log::fatal(format_args!("the agent has nothing to serve any more")),
         Err(errno) => log::fatal(format_args!("the agent cannot go on: {errno}")),
     }
     power::reset()
 }
 
-fn serve_guest(listener: OwnedFd) -> Result<Finished, Errno> {
+fn serve_guest(listener: OwnedFd) -> Result<Server, Errno> {
     let mut server = Server::new(signals::watch()?, Groups::new(Some("/sys/fs/cgroup")))?;
     server.listen(listener, Peers::VsockHost)?;
-    server.run()
+    Ok(server)
 }
 
 /// Why an agent that is not PID 1 ends.
@@ -140,11 +147,12 @@ fn run_on_a_host(arguments: impl Iterator<Item = String>) -> Result<(), Trouble>
         }
         _ => return Err(Trouble::Usage("say where to serve".to_owned())),
     }
-    let finished = server.run();
-    server.kill_all();
-    match finished.map_err(failed("the event loop failed"))? {
-        Finished::PowerOff(farewell) => farewell.done(),
-        Finished::Ended => {}
+    match server.run().map_err(failed("the event loop failed"))? {
+        Finished::PowerOff(farewell) => {
+            power::end_all_processes(&mut server);
+            farewell.done();
+        }
+        Finished::Ended => server.kill_all(),
     }
     Ok(())
 }

@@ -1,23 +1,28 @@
 //! Ending the guest so that no write is lost.
+//!
+//! Programs are asked to end and served on meanwhile: one whose output nobody takes any more would
+//! die of SIGPIPE in the middle of saving its work.
 
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
-use rustix::process::{Signal, WaitOptions, wait};
+use rustix::process::{Signal, getpid, kill_process};
 use rustix::system::{RebootCommand, reboot};
 
-use crate::serve::Farewell;
-use crate::sys::signals::signal_all;
+use crate::procfs;
+use crate::serve::{Farewell, Server};
+use crate::sys::signals;
 
 /// How long programs may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long killed programs may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(3);
+/// How soon the kill is repeated.
+const KILL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Ends all processes, writes everything out, answers, and turns the power off. PID 1 only.
-pub(crate) fn off(farewell: Farewell) -> ! {
-    end_all_processes();
+pub(crate) fn off(mut server: Server, farewell: Farewell) -> ! {
+    end_all_processes(&mut server);
     write_out();
     farewell.done();
     let error = reboot(RebootCommand::PowerOff);
@@ -32,28 +37,36 @@ pub(crate) fn reset() -> ! {
     std::process::exit(1)
 }
 
-fn end_all_processes() {
+/// Asks everything that the agent has started to end, then kills what has not.
+pub(crate) fn end_all_processes(server: &mut Server) {
     signal_all(Signal::TERM);
     // A stopped program takes no TERM.
     signal_all(Signal::CONT);
-    if !all_gone_within(GRACE) {
+    // Orphans become ours, so when no child is left, nobody is.
+    if server.outlast(GRACE) {
+        return;
+    }
+    let limit = Instant::now() + KILL_LIMIT;
+    loop {
+        // Again and again where it is not one system call: somebody may have forked meanwhile.
         signal_all(Signal::KILL);
-        if !all_gone_within(KILL_LIMIT) {
-            crate::log::warning(format_args!("some processes could not be killed"));
+        if server.outlast(KILL_INTERVAL) {
+            return;
+        }
+        if Instant::now() >= limit {
+            return crate::log::warning(format_args!("some processes could not be killed"));
         }
     }
 }
 
-/// Reaps until no child is left: orphans become ours, so then nobody else is left either.
-fn all_gone_within(limit: Duration) -> bool {
-    let limit = Instant::now() + limit;
-    loop {
-        match wait(WaitOptions::NOHANG) {
-            Err(Errno::CHILD) => return true,
-            Ok(Some(_)) | Err(Errno::INTR) => {}
-            Ok(None) | Err(_) if Instant::now() >= limit => return false,
-            Ok(None) | Err(_) => std::thread::sleep(Duration::from_millis(1)),
-        }
+/// To everybody in the guest; on a host, to what descends from the agent.
+fn signal_all(signal: Signal) {
+    let own = getpid();
+    if own.is_init() {
+        return signals::signal_all(signal);
+    }
+    for pid in procfs::descendants(own) {
+        let _ = kill_process(pid, signal);
     }
 }
 

@@ -8,7 +8,7 @@ mod support;
 
 use std::path::Path;
 
-use pyro_agent_protocol::{Exec, ExitStatus, Request};
+use pyro_agent_protocol::{Event, Exec, ExitStatus, Request};
 use support::{Agent, Holding, Outcome, command, pids_in, runs, shell, wait_until};
 
 /// Runs a test in both ways of holding programs.
@@ -251,16 +251,10 @@ fn a_signal_on_a_stream_of_its_own_passes_unread_input() {
             pid: stream.pid,
             signal: 15,
         };
-        assert_eq!(
-            agent.request(&request).event(),
-            pyro_agent_protocol::Event::Done
-        );
+        assert_eq!(agent.request(&request).event(), Event::Done);
         assert_eq!(stream.outcome().status, ExitStatus::Signal { signal: 15 });
         // Of one that has ended it is taken, too, and reaches nobody.
-        assert_eq!(
-            agent.request(&request).event(),
-            pyro_agent_protocol::Event::Done
-        );
+        assert_eq!(agent.request(&request).event(), Event::Done);
     });
 }
 
@@ -346,7 +340,7 @@ fn an_idle_agent_sleeps() {
 }
 
 #[test]
-fn an_agent_that_is_told_to_end_takes_its_programs_with_it() {
+fn power_off_leaves_nothing() {
     for holding in [Holding::Cgroups, Holding::Traces] {
         let Some(mut agent) = Agent::start(holding) else {
             continue;
@@ -354,12 +348,43 @@ fn an_agent_that_is_told_to_end_takes_its_programs_with_it() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pids");
         assert_eq!(agent.shell(&escapes(&file, "exit 0")).code(), 0);
-        let stream = agent.exec(command(&["sleep", "1000"]));
+        let mut stream = agent.exec(command(&["sleep", "1000"]));
         let mut asked = agent.request(&Request::PowerOff);
-        assert_eq!(asked.event(), pyro_agent_protocol::Event::Done);
+        assert_eq!(asked.event(), Event::Done);
         drop(asked);
         assert!(agent.wait());
-        assert!(!runs(stream.pid));
+        assert_eq!(stream.outcome().status, ExitStatus::Signal { signal: 15 });
         assert_all_gone(&file);
+    }
+}
+
+#[test]
+fn power_off_lets_programs_finish_their_work_and_say_so() {
+    for holding in [Holding::Cgroups, Holding::Traces] {
+        let Some(agent) = Agent::start(holding) else {
+            continue;
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let (saved, up) = (directory.path().join("saved"), directory.path().join("up"));
+        // Both say more than a pipe holds before they are done: the one in the background, whose
+        // output goes nowhere, and the one whose output the host still reads.
+        let script = format!(
+            "work() {{ head -c 200000 /dev/zero; echo saved >> {saved}; exit 4; }}
+             trap work TERM; echo up; touch {up}; while :; do sleep 0.05; done",
+            saved = saved.display(),
+            up = up.display()
+        );
+        let background = agent.shell(&format!(
+            "({script}) & while ! [ -e {up} ]; do sleep 0.01; done",
+            up = up.display()
+        ));
+        assert_eq!(background.text(), "up");
+        let mut stream = agent.exec(shell(&script));
+        assert_eq!(stream.output(), b"up\n");
+        let mut asked = agent.request(&Request::PowerOff);
+        let outcome = stream.outcome();
+        assert_eq!((outcome.code(), outcome.stdout.len()), (4, 200_000));
+        assert_eq!(asked.event(), Event::Done);
+        assert_eq!(std::fs::read_to_string(&saved).unwrap(), "saved\nsaved\n");
     }
 }

@@ -67,6 +67,16 @@ pub(crate) struct Server {
     leftovers: Leftovers,
     groups: Groups,
     next: u64,
+    /// Nothing new may begin.
+    ending: bool,
+}
+
+/// What a turn of the loop came upon.
+struct Turn {
+    /// A signal asks the agent to end.
+    terminate: bool,
+    /// The agent has no children.
+    alone: bool,
 }
 
 #[derive(Debug)]
@@ -103,6 +113,7 @@ impl Server {
             leftovers: Leftovers::default(),
             groups,
             next: 1,
+            ending: false,
         })
     }
 
@@ -142,31 +153,53 @@ impl Server {
     /// Serves until there is a reason not to.
     ///
     /// # Errors
-    /// Only what leaves the loop without eyes: a failing epoll instance.
+    /// Only what leaves the loop blind: a failing epoll instance.
     pub(crate) fn run(&mut self) -> Result<Finished, Errno> {
         loop {
             if self.listener.is_none() && self.operations.is_empty() {
                 return Ok(Finished::Ended);
             }
-            for ready in self.poller.wait(self.time_left())? {
-                match ready.source {
-                    Source::Listener => self.accept(),
-                    Source::Signals => {
-                        let arrived = signals::arrived(&self.signals);
-                        if arrived.terminate && !rustix::process::getpid().is_init() {
-                            return Ok(Finished::Ended);
-                        }
-                    }
-                    source => self.happened(source, ready),
-                }
+            let turn = self.turn(None)?;
+            if turn.terminate && !rustix::process::getpid().is_init() {
+                return Ok(Finished::Ended);
             }
-            // Cheap when nobody has ended, and no signal can be missed this way.
-            self.reap();
-            self.check_time();
             if let Some(farewell) = self.take_farewell() {
                 return Ok(Finished::PowerOff(farewell));
             }
         }
+    }
+
+    /// Accepts nothing new, and serves what runs until no child of the agent is left, at most for
+    /// `limit`. True when none is left. Programs that are told to end may write until then, and
+    /// their hosts get to know how they ended.
+    pub(crate) fn outlast(&mut self, limit: Duration) -> bool {
+        self.ending = true;
+        self.listener = None;
+        let limit = Instant::now() + limit;
+        loop {
+            match self.turn(limit.checked_duration_since(Instant::now())) {
+                Ok(turn) if turn.alone => return true,
+                Ok(_) if Instant::now() < limit => {}
+                _ => return false,
+            }
+        }
+    }
+
+    /// Waits until something happens, at most for `limit`, and deals with it.
+    fn turn(&mut self, limit: Option<Duration>) -> Result<Turn, Errno> {
+        let mut terminate = false;
+        let limit = self.time_left().into_iter().chain(limit).min();
+        for ready in self.poller.wait(limit)? {
+            match ready.source {
+                Source::Listener => self.accept(),
+                Source::Signals => terminate |= signals::arrived(&self.signals).terminate,
+                source => self.happened(source, ready),
+            }
+        }
+        // Cheap when nobody has ended, and no signal can be missed this way.
+        let alone = self.reap();
+        self.check_time();
+        Ok(Turn { terminate, alone })
     }
 
     /// Kills everything that any operation has started and waits until it is gone, for a while.
@@ -289,6 +322,10 @@ impl Server {
                 }
                 return;
             }
+            Ok(Request::Exec(_)) if self.ending => {
+                let reason = "the guest is about to power off".to_owned();
+                (failed(ErrorCode::Internal, reason), State::Closing)
+            }
             Ok(Request::Exec(exec)) => match program::start(&exec, &mut self.groups) {
                 Ok(program) => {
                     let pid = program.pid;
@@ -391,10 +428,11 @@ impl Server {
         }
     }
 
-    /// Reaps every child that has ended: programs, and orphans that became ours.
-    fn reap(&mut self) {
+    /// Reaps every child that has ended: programs, and orphans that became ours. True when there is
+    /// no child at all.
+    fn reap(&mut self) -> bool {
         let mut any = false;
-        loop {
+        let alone = loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
                     any = true;
@@ -411,12 +449,14 @@ impl Server {
                     self.advance(id);
                 }
                 Err(Errno::INTR) => {}
-                Ok(None) | Err(_) => break,
+                Ok(None) => break false,
+                Err(_) => break true,
             }
-        }
+        };
         if any {
             self.leftovers.tidy();
         }
+        alone
     }
 
     /// Does what is due.
