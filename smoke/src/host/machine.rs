@@ -63,7 +63,7 @@ impl Machine<'_> {
     pub fn command(&self) -> Command {
         let mut qemu = Command::new(QEMU);
         let mut append = String::from(
-            "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off random.trust_cpu=on",
+            "console=ttyS0 quiet panic=-1 rdinit=/init mitigations=off cryptomgr.notests random.trust_cpu=on",
         );
         let memory = self.memory_mib;
         qemu.args([
