@@ -4,34 +4,35 @@
 //! status can be taken by somebody else, and orphans of every exec are reaped along the way.
 
 mod exec;
+mod farewell;
 mod leftovers;
 mod poller;
+mod requests;
 mod stream;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use pyro_agent_protocol::{ErrorCode, Event, Frame, FrameError, FrameKind, Request};
+use pyro_agent_protocol::ErrorCode;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Signal, WaitOptions, kill_process, wait};
 
-use self::exec::{Exec, named};
+use self::exec::Exec;
+pub(crate) use self::farewell::Farewell;
 use self::leftovers::Leftovers;
 use self::poller::{Interest, OperationId, Poller, Ready, Source, Watched};
+use self::requests::failed;
 use self::stream::{Received, Stream};
 use crate::procfs;
-use crate::program::{self, group::Groups};
+use crate::program::group::Groups;
 use crate::sys::{signals, vsock};
 
 /// Most operations at a time. More are refused, with the reason.
 const OPERATIONS_MAX: usize = 1024;
 /// How long no new operation is accepted when descriptors have run out.
 const REST: Duration = Duration::from_millis(100);
-/// How long the host may take to accept the last bytes before the power goes.
-const GOODBYE: Duration = Duration::from_millis(500);
-
 /// Whom operations are accepted from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peers {
@@ -49,10 +50,6 @@ pub(crate) enum Finished {
     /// A signal asked for it, or the only stream to serve has ended.
     Ended,
 }
-
-/// The stream of whoever asked for the power to go off.
-#[derive(Debug)]
-pub(crate) struct Farewell(Stream);
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -283,105 +280,6 @@ impl Server {
         self.advance(id);
     }
 
-    /// Frames from the host, perhaps followed by bytes that are none.
-    fn frames(&mut self, id: OperationId, frames: &[Frame], garbage: Option<FrameError>) {
-        for frame in frames {
-            let Some(operation) = self.operations.get_mut(&id) else {
-                return;
-            };
-            match &mut operation.state {
-                State::Waiting => self.request(id, frame),
-                State::Running(exec) => {
-                    if let Err(reason) = exec.frame(frame) {
-                        return self.refuse(id, reason);
-                    }
-                }
-                State::Closing | State::PowerOff => return,
-            }
-        }
-        if let Some(error) = garbage {
-            self.refuse(id, error.to_string());
-        }
-    }
-
-    /// An operation begins.
-    fn request(&mut self, id: OperationId, frame: &Frame) {
-        if frame.kind != FrameKind::Message {
-            let reason = format!(
-                "a stream begins with a request, not a frame of {:?}",
-                frame.kind
-            );
-            return self.refuse(id, reason);
-        }
-        let (answer, state) = match frame.message::<Request>() {
-            Ok(Request::Ping) => (Event::Done, State::Closing),
-            Ok(Request::Signal { pid, signal }) => (self.signal(pid, signal), State::Closing),
-            Ok(Request::PowerOff) => {
-                if let Some(operation) = self.operations.get_mut(&id) {
-                    operation.state = State::PowerOff;
-                }
-                return;
-            }
-            Ok(Request::Exec(_)) if self.ending => {
-                let reason = "the guest is about to power off".to_owned();
-                (failed(ErrorCode::Internal, reason), State::Closing)
-            }
-            Ok(Request::Exec(exec)) => match program::start(&exec, &mut self.groups) {
-                Ok(program) => {
-                    let pid = program.pid;
-                    self.leaders.insert(pid.as_raw_pid(), id);
-                    let timeout = exec.timeout_ms.map(Duration::from_millis);
-                    let exec = Exec::new(program, timeout, id, &self.poller);
-                    let pid = pid.as_raw_pid().cast_unsigned();
-                    (Event::Started { pid }, State::Running(Box::new(exec)))
-                }
-                Err(error) => {
-                    let code = error.code();
-                    (failed(code, crate::log::chain(&error)), State::Closing)
-                }
-            },
-            Err(error) => {
-                let reason = crate::log::chain(&error);
-                (failed(ErrorCode::InvalidRequest, reason), State::Closing)
-            }
-        };
-        if let Some(operation) = self.operations.get_mut(&id) {
-            operation.stream.say(&answer);
-            operation.state = state;
-        }
-    }
-
-    /// Sends a signal to the program of another operation.
-    fn signal(&mut self, pid: u32, signal: u8) -> Event {
-        if named(signal).is_none() {
-            return failed(ErrorCode::InvalidRequest, format!("{signal} is no signal"));
-        }
-        let operation = i32::try_from(pid)
-            .ok()
-            .and_then(|leader| self.leaders.get(&leader))
-            .and_then(|id| self.operations.get(id));
-        if let Some(Operation {
-            state: State::Running(exec),
-            ..
-        }) = operation
-        {
-            exec.signal(signal);
-        }
-        Event::Done
-    }
-
-    /// Ends an operation whose host does not keep to the protocol, and says why.
-    fn refuse(&mut self, id: OperationId, reason: String) {
-        let Some(operation) = self.operations.get_mut(&id) else {
-            return;
-        };
-        operation
-            .stream
-            .say(&failed(ErrorCode::InvalidRequest, reason));
-        let state = std::mem::replace(&mut operation.state, State::Closing);
-        self.give_up(id, state, true);
-    }
-
     /// Sends, drains and watches: whatever an operation's state allows now.
     fn advance(&mut self, id: OperationId) {
         let Some(operation) = self.operations.get_mut(&id) else {
@@ -515,29 +413,4 @@ impl Server {
         let operation = self.operations.remove(&id)?;
         Some(Farewell(operation.stream))
     }
-}
-
-impl Farewell {
-    /// Tells the asker that all is done, and waits a little until it has heard.
-    pub(crate) fn done(mut self) {
-        self.0.say(&Event::Done);
-        let limit = Instant::now() + GOODBYE;
-        while self.0.queued() > 0 && Instant::now() < limit {
-            if self.0.flush().is_err() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        // The bytes may still be on their way; that the host closes says that they arrived.
-        while Instant::now() < limit {
-            if matches!(self.0.receive(), Received::End) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-fn failed(code: ErrorCode, message: String) -> Event {
-    Event::Failed { code, message }
 }
