@@ -164,6 +164,8 @@ codes! {
     ExecFailed = "exec_failed",
     /// The VM's time to live was over.
     TtlExpired = "ttl_expired",
+    /// A signal asked the product to stop.
+    Interrupted = "interrupted",
     /// Reading or writing the caller's streams failed.
     Io = "io",
 }

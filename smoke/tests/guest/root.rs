@@ -13,7 +13,7 @@ pub(crate) fn tests() -> Vec<Test> {
 fn prove(script: &str) {
     let host = Host::new();
     let script = format!("set -eux\n{script}\necho all good");
-    let output = host.run("debian:12", &["--vcpu-count", "2"], &["sh", "-c", &script]);
+    let output = host.run("debian:12", &[], &["sh", "-c", &script]);
     assert_eq!(
         code(&output),
         0,

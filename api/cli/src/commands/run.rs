@@ -19,8 +19,8 @@ use tokio::runtime::Runtime;
 
 use crate::args::{Network, Run};
 use crate::environment;
-use crate::interrupt::Interrupts;
-use crate::output::{Failure, note, print_json, status};
+use crate::interrupt::{Interrupt, Interrupts};
+use crate::output::{Failure, note, print_error, print_json, status};
 
 /// Most bytes of each stream that a JSON document holds.
 const CAPTURE_LIMIT: usize = 1 << 20;
@@ -49,7 +49,12 @@ pub(crate) fn run(args: Run, paths: &Paths, runtime: &Runtime) -> Result<u8, Fai
                 print_json(&document)?;
                 Ok(document.exit_code)
             }
-            Err(code) => Ok(code),
+            Err(signal) => {
+                let message = "a signal ended the run before the command was done";
+                let error = Error::new(Code::Interrupted, message, "run it again");
+                print_error(&error, true)?;
+                Ok(signal.exit_status())
+            }
         };
     }
     let streams = Streams {
@@ -86,12 +91,12 @@ pub(crate) fn run(args: Run, paths: &Paths, runtime: &Runtime) -> Result<u8, Fai
     }
 }
 
-/// Runs with the output kept; the status to end with when there is nothing to print.
+/// Runs with the output kept, unless a signal ends it.
 async fn captured(
     prepared: Prepared,
     opened: pyro_engine::environments::Opened,
     environment: &str,
-) -> Result<Result<Document, u8>, Failure> {
+) -> Result<Result<Document, Interrupt>, Failure> {
     let interrupts = Interrupts::install()?;
     let (mut stdout, mut stderr) = (Capture::new(CAPTURE_LIMIT), Capture::new(CAPTURE_LIMIT));
     let streams = Streams {
@@ -103,7 +108,7 @@ async fn captured(
         .run(opened.artefacts, streams, interrupts.next(), |_| {})
         .await?;
     Ok(match ran {
-        Ran::Interrupted(signal) => Err(signal.exit_status()),
+        Ran::Interrupted(signal) => Err(signal),
         Ran::OutputClosed(error) => return Err(Failure::Output(error)),
         Ran::Finished(report) => Ok(Document::of(environment, report, &stdout, &stderr)),
     })

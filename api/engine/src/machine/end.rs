@@ -18,7 +18,10 @@ const LINES: usize = 40;
 /// The last lines from the guest or the monitor, made safe for a terminal.
 pub(super) fn printable_lines(text: &str) -> String {
     let text = text.trim();
-    let from = text.rmatch_indices('\n').nth(LINES - 1).map_or(0, |(at, _)| at + 1);
+    let from = text
+        .rmatch_indices('\n')
+        .nth(LINES - 1)
+        .map_or(0, |(at, _)| at + 1);
     text[from..]
         .chars()
         .filter(|c| *c != '\r')
@@ -180,6 +183,9 @@ mod tests {
         let text: String = (0..100).map(|n| format!("{n}\n")).collect();
         let shown = printable_lines(&text);
         assert_eq!(shown.lines().count(), LINES);
-        assert!(shown.starts_with("60\n") && shown.ends_with("\n99"), "{shown}");
+        assert!(
+            shown.starts_with("60\n") && shown.ends_with("\n99"),
+            "{shown}"
+        );
     }
 }
