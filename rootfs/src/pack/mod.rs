@@ -10,6 +10,7 @@
 
 mod data;
 mod error;
+mod index;
 mod tar;
 mod writer;
 

@@ -8,7 +8,7 @@
 //!
 //! - `packed`: immutable layers, searched where they lie in mapped memory.
 //! - `writable`: the layer on top, in memory with a journal and content files behind it.
-//! - [`Tree`] is both as POSIX sees them: `names`, `attributes`, `xattrs` and `data` hold its
+//! - [`Tree`] is both as POSIX sees them: `lookup`, `names`, `rename`, `attributes`, `xattrs` and `data` hold its
 //!   operations, `durable` what outlives the process.
 //!
 //! Nothing that a guest says is ever a path of the host: names are bytes in maps, contents are
@@ -19,6 +19,7 @@ mod copy;
 mod data;
 mod durable;
 mod error;
+mod lookup;
 mod names;
 pub(crate) mod packed;
 mod rename;
