@@ -1,7 +1,8 @@
 //! Streams under credit, the same at both ends of an operation.
 //!
-//! A [`Source`] may send as much as its peer has granted; an [`Inlet`] takes what the peer sends,
-//! hands it to a thread that writes it out, and grants more as it is written. See [`crate::wire`].
+//! A sender spends its [`Credit`], which is what its peer has granted. An [`Inlet`] takes what the
+//! peer sends, hands it to a thread that writes it out, and grants more as it is written. See
+//! [`crate::wire`].
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -7,9 +7,12 @@
 //! at boot, and output is collected in memory and sent after the end.
 
 use std::fs;
-use std::os::unix::net::UnixListener;
+use std::io::ErrorKind;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -81,7 +84,7 @@ pub fn run(
         .stdin(Stdio::null())
         .stdout(fs::File::create(&console)?);
     let mut qemu = command.spawn().context("QEMU cannot be started")?;
-    let (channel, _) = listener.accept()?;
+    let channel = connected(&listener, &mut qemu)?;
     exec.deferred = true;
     let hello = Hello {
         generation: GENERATION,
@@ -100,6 +103,25 @@ pub fn run(
         );
     }
     ending.with_context(|| format!("the emulated host ended while the command ran\n{said}"))
+}
+
+/// The connection that QEMU makes when it starts.
+fn connected(listener: &UnixListener, qemu: &mut Child) -> Result<UnixStream> {
+    listener.set_nonblocking(true)?;
+    loop {
+        match listener.accept() {
+            Ok((channel, _)) => {
+                channel.set_nonblocking(false)?;
+                return Ok(channel);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(status) = qemu.try_wait()? {
+            bail!("QEMU ended at its start: {status}");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// A folder of this run, removed at its end.

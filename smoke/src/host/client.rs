@@ -1,26 +1,21 @@
 //! Runs one command in the host as if it ran here.
 
-use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Resource;
-use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
-use signal_hook::iterator::Signals;
 
 use super::start::Lease;
-use super::{HostDir, dirs, terminal};
+use super::streams::Patient;
+use super::{HostDir, dirs, signals, terminal};
 use crate::flow::{self, Credit, Inlet, Outbox};
-use crate::wire::{self, Control, Event, Exec, GENERATION, Hello, Kind, Request, Status, Stream};
-
-/// How long a command may go on after it was asked to end.
-const GRACE: Duration = Duration::from_secs(10);
+use crate::wire::{self, Event, Exec, GENERATION, Hello, Kind, Request, Status, Stream};
 
 /// How an operation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,16 +100,17 @@ pub fn attend(from: Box<dyn Read>, outbox: &Outbox, hello: &Hello) -> Result<End
     } else {
         None
     };
-    forward_signals(outbox, exec.terminal.is_some())?;
+    let started = Arc::new(AtomicBool::new(false));
+    signals::forward(outbox, exec.terminal.is_some(), &started)?;
     let stdin = Arc::new(Credit::default());
     let mut stdout = Some(Inlet::start(
         Stream::Stdout,
-        Box::new(duplicate(rustix::stdio::stdout())?),
+        Box::new(Patient::duplicate(rustix::stdio::stdout())?),
         outbox.clone(),
     )?);
     let mut stderr = Some(Inlet::start(
         Stream::Stderr,
-        Box::new(duplicate(rustix::stdio::stderr())?),
+        Box::new(Patient::duplicate(rustix::stdio::stderr())?),
         outbox.clone(),
     )?);
     let mut from = BufReader::with_capacity(wire::MAX_FRAME, from);
@@ -136,7 +132,10 @@ pub fn attend(from: Box<dyn Read>, outbox: &Outbox, hello: &Hello) -> Result<End
             Kind::Refuse if frame.stream == Stream::Stdin => stdin.close(),
             Kind::Window | Kind::Refuse => bail!("the emulated host grants an output stream"),
             Kind::Message => match frame.message()? {
-                Event::Started => feed(&stdin, outbox)?,
+                Event::Started => {
+                    started.store(true, Ordering::Relaxed);
+                    feed(&stdin, outbox)?;
+                }
                 Event::Exited(status) => break Ending::Exited(status),
                 Event::Failed { code, message } => break Ending::NotRun(code, message),
                 Event::Pong => {}
@@ -153,51 +152,11 @@ pub fn attend(from: Box<dyn Read>, outbox: &Outbox, hello: &Hello) -> Result<End
 /// Sends standard input from a thread that nobody waits for: it may hang in a read for ever.
 fn feed(credit: &Arc<Credit>, outbox: &Outbox) -> Result<()> {
     let (credit, outbox) = (Arc::clone(credit), outbox.clone());
-    let mut stdin = duplicate(rustix::stdio::stdin())?;
+    let mut stdin = Patient::duplicate(rustix::stdio::stdin())?;
     thread::Builder::new().name("stdin".into()).spawn(move || {
         // When the connection has gone, the reading thread learns it too.
         let _ = flow::send_all(&mut stdin, Stream::Stdin, &credit, &outbox);
     })?;
-    Ok(())
-}
-
-/// A descriptor of our own, without a buffer and without a lock.
-fn duplicate(stream: impl AsFd) -> Result<File> {
-    Ok(File::from(stream.as_fd().try_clone_to_owned()?))
-}
-
-/// Passes signals on. The command decides what they mean, as if it ran here; but it is killed when
-/// it was asked to end and has not after [`GRACE`], or when it is asked twice.
-fn forward_signals(outbox: &Outbox, terminal: bool) -> Result<()> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH])?;
-    let outbox = outbox.clone();
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            let mut asked = false;
-            for signal in signals.forever() {
-                if signal == SIGWINCH {
-                    if terminal && let Some(size) = terminal::size() {
-                        let _ = outbox.message(&Control::Resize(size));
-                    }
-                    continue;
-                }
-                let ends = matches!(signal, SIGINT | SIGTERM | SIGHUP | SIGQUIT);
-                if ends && asked {
-                    let _ = outbox.message(&Control::Kill);
-                    continue;
-                }
-                let _ = outbox.message(&Control::Signal(signal));
-                if ends {
-                    asked = true;
-                    let outbox = outbox.clone();
-                    let _ = thread::Builder::new().spawn(move || {
-                        thread::sleep(GRACE);
-                        let _ = outbox.message(&Control::Kill);
-                    });
-                }
-            }
-        })?;
     Ok(())
 }
 

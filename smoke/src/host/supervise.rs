@@ -52,7 +52,8 @@ const PORT_ATTEMPTS: u32 = 5;
 enum Happening {
     Ready,
     Failed(String),
-    ConsoleEnded,
+    /// The console of this attempt ended, and so did its QEMU.
+    ConsoleEnded(u32),
     Stop(UnixStream),
 }
 
@@ -110,7 +111,7 @@ fn supervise(host: &HostDir, settings: &Settings, alive: &File) -> Result<()> {
     let started = Instant::now();
     for attempt in 1.. {
         let port = free_port()?;
-        let mut children = Children::start(settings, &system, port, &happenings)?;
+        let mut children = Children::start(settings, &system, port, attempt, &happenings)?;
         match wait_for_ready(&happened, &mut children, started) {
             Ok(Boot::Ready) => {
                 let state = State {
@@ -170,8 +171,10 @@ fn serve(
                 return Ok(());
             }
             Ok(Happening::Failed(why)) => bail!("the emulated host failed: {why}"),
-            Ok(Happening::ConsoleEnded) => return Err(children.why_ended()),
-            Ok(Happening::Ready) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(Happening::ConsoleEnded(of)) if of == children.attempt => {
+                return Err(children.why_ended());
+            }
+            Ok(Happening::Ready | Happening::ConsoleEnded(_)) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => bail!("the supervisor's threads ended"),
         }
         if let Some(error) = children.ended()? {
@@ -211,8 +214,10 @@ fn wait_for_ready(
             Ok(Happening::Ready) => return Ok(Boot::Ready),
             Ok(Happening::Stop(asker)) => return Ok(Boot::Stopped(asker)),
             Ok(Happening::Failed(why)) => bail!("the emulated host cannot boot: {why}"),
-            Ok(Happening::ConsoleEnded) => return Err(children.why_ended()),
-            Err(RecvTimeoutError::Timeout) => {
+            Ok(Happening::ConsoleEnded(of)) if of == children.attempt => {
+                return Err(children.why_ended());
+            }
+            Ok(Happening::ConsoleEnded(_)) | Err(RecvTimeoutError::Timeout) => {
                 if let Some(error) = children.ended()? {
                     return Err(error);
                 }
@@ -229,6 +234,7 @@ fn wait_for_ready(
 
 /// QEMU and the file servers.
 struct Children {
+    attempt: u32,
     qemu: Owned,
     servers: Vec<Owned>,
 }
@@ -238,6 +244,7 @@ impl Children {
         settings: &Settings,
         system: &System,
         port: u16,
+        attempt: u32,
         happenings: &Sender<Happening>,
     ) -> Result<Self> {
         let mut servers = Vec::new();
@@ -274,8 +281,12 @@ impl Children {
         let happenings = happenings.clone();
         thread::Builder::new()
             .name("console".into())
-            .spawn(move || watch_console(console, &happenings))?;
-        Ok(Self { qemu, servers })
+            .spawn(move || watch_console(console, attempt, &happenings))?;
+        Ok(Self {
+            attempt,
+            qemu,
+            servers,
+        })
     }
 
     /// An error when a child has ended, which none may.
@@ -305,7 +316,7 @@ impl Children {
 }
 
 /// Keeps the end of the console's output, and looks for what process 1 says there.
-fn watch_console(console: impl Read, happenings: &Sender<Happening>) {
+fn watch_console(console: impl Read, attempt: u32, happenings: &Sender<Happening>) {
     let watch = || -> io::Result<()> {
         let mut log = File::create(CONSOLE)?;
         let mut console = io::BufReader::new(console);
@@ -336,7 +347,7 @@ fn watch_console(console: impl Read, happenings: &Sender<Happening>) {
     if let Err(error) = watch() {
         eprintln!("the console cannot be read or kept: {error}");
     }
-    let _ = happenings.send(Happening::ConsoleEnded);
+    let _ = happenings.send(Happening::ConsoleEnded(attempt));
 }
 
 /// Takes requests to stop. Whoever connects asks for it; the end of the stream is the answer.

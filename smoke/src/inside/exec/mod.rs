@@ -5,27 +5,26 @@
 //! ends: what its pipes hold at that moment is still sent, a background child that keeps them open
 //! is not waited for. When the client goes first, everything that the command started is killed.
 
+mod cgroup;
+mod streams;
+
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Read, Seek};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
+use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use rustix::event::{self, EventfdFlags, PollFd, PollFlags};
 use rustix::process::{self, Pid, Signal, WaitId, WaitIdOptions};
-use rustix::pty::{self, OpenptFlags};
-use rustix::termios::{self, Winsize};
 
-use crate::flow::{self, Credit, Inlet, Outbox};
+use self::cgroup::Cgroup;
+use self::streams::{Origin, Output, Plumbing, pump, resize};
+use crate::flow::{self, Inlet, Outbox};
 use crate::spawn;
-use crate::wire::{self, CHUNK, Control, Event, Exec, Frame, Kind, Size, Status, Stream};
+use crate::wire::{self, Control, Event, Exec, Frame, Kind, Status, Stream};
 
-const CGROUPS: &str = "/sys/fs/cgroup";
 const HOME: &str = "/root";
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("HOME", HOME),
@@ -90,32 +89,6 @@ struct Running {
     stdout: Output,
     stderr: Output,
     terminal: Option<OwnedFd>,
-}
-
-/// The shared side of an output stream.
-struct Output {
-    credit: Credit,
-    /// Readable when the pump must look up: the process ended, or nobody wants the stream.
-    look_up: OwnedFd,
-}
-
-impl Output {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            credit: Credit::default(),
-            look_up: event::eventfd(0, EventfdFlags::CLOEXEC)?,
-        })
-    }
-
-    fn look_up(&self) {
-        // The counter cannot overflow: it is raised a few times in its life.
-        let _ = rustix::io::write(&self.look_up, &1u64.to_ne_bytes());
-    }
-
-    fn close(&self) {
-        self.credit.close();
-        self.look_up();
-    }
 }
 
 impl Running {
@@ -187,13 +160,6 @@ impl Running {
         self.stdout.close();
         self.stderr.close();
     }
-}
-
-/// What the pump of an output stream reads.
-enum Origin {
-    Pipe(OwnedFd),
-    /// Collected until the end.
-    Deferred(File),
 }
 
 struct Started {
@@ -301,89 +267,6 @@ fn not_started(program: &OsStr, error: &io::Error) -> (u8, String) {
     }
 }
 
-/// Our ends of the command's streams.
-struct Plumbing {
-    stdin: Option<Box<dyn Write + Send>>,
-    outputs: Vec<(Stream, Origin)>,
-    terminal: Option<OwnedFd>,
-}
-
-impl Plumbing {
-    fn new(request: &Exec, command: &mut Command) -> io::Result<Self> {
-        if let Some(size) = request.terminal {
-            let master =
-                pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-            pty::grantpt(&master)?;
-            pty::unlockpt(&master)?;
-            resize(&master, size)?;
-            let slave = pty::ioctl_tiocgptpeer(
-                &master,
-                OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
-            )?;
-            command
-                .stdin(slave.try_clone()?)
-                .stdout(slave.try_clone()?)
-                .stderr(slave);
-            return Ok(Self {
-                stdin: Some(Box::new(File::from(master.try_clone()?))),
-                outputs: vec![(Stream::Stdout, Origin::Pipe(master.try_clone()?))],
-                terminal: Some(master),
-            });
-        }
-        if request.deferred {
-            let collect = || -> io::Result<(File, Stdio)> {
-                let file = File::from(rustix::fs::memfd_create(
-                    "output",
-                    rustix::fs::MemfdFlags::CLOEXEC,
-                )?);
-                let child = file.try_clone()?;
-                Ok((file, child.into()))
-            };
-            let (stdout, to_stdout) = collect()?;
-            let (stderr, to_stderr) = collect()?;
-            command
-                .stdin(Stdio::null())
-                .stdout(to_stdout)
-                .stderr(to_stderr);
-            let outputs = vec![
-                (Stream::Stdout, Origin::Deferred(stdout)),
-                (Stream::Stderr, Origin::Deferred(stderr)),
-            ];
-            return Ok(Self {
-                stdin: None,
-                outputs,
-                terminal: None,
-            });
-        }
-        let (from_client, stdin) = io::pipe()?;
-        let (stdout, to_stdout) = io::pipe()?;
-        let (stderr, to_stderr) = io::pipe()?;
-        command
-            .stdin(from_client)
-            .stdout(to_stdout)
-            .stderr(to_stderr);
-        let outputs = vec![
-            (Stream::Stdout, Origin::Pipe(stdout.into())),
-            (Stream::Stderr, Origin::Pipe(stderr.into())),
-        ];
-        Ok(Self {
-            stdin: Some(Box::new(stdin)),
-            outputs,
-            terminal: None,
-        })
-    }
-}
-
-fn resize(terminal: &OwnedFd, size: Size) -> io::Result<()> {
-    let size = Winsize {
-        ws_row: size.rows,
-        ws_col: size.cols,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    Ok(termios::tcsetwinsize(terminal, size)?)
-}
-
 /// Waits for the process, sees its output off, and tells the client how it ended.
 fn wait(mut child: Child, running: &Arc<Running>, outputs: Vec<(Stream, Origin)>, outbox: &Outbox) {
     let mut deferred = Vec::new();
@@ -433,100 +316,4 @@ fn wait(mut child: Child, running: &Arc<Running>, outputs: Vec<(Stream, Origin)>
         },
     };
     let _ = outbox.message(&event);
-}
-
-/// Sends what comes out of a pipe until its end, until nobody wants it, or until the process has
-/// ended and the pipe is empty.
-fn pump(pipe: &OwnedFd, stream: Stream, output: &Output, outbox: &Outbox) -> io::Result<()> {
-    let mut buffer = vec![0; CHUNK];
-    let mut draining = false;
-    while let Some(allowed) = output.credit.wait() {
-        if draining {
-            if !readable(pipe, None)? {
-                break;
-            }
-        } else if !readable(pipe, Some(&output.look_up))? {
-            // Woken: by a refusal, which the next wait for credit sees, or by the end.
-            draining = true;
-            continue;
-        }
-        match rustix::io::read(pipe, &mut buffer[..allowed]) {
-            Ok(0) => break,
-            Ok(read) => {
-                output.credit.spend(read);
-                outbox.frame(Kind::Data, stream, &buffer[..read])?;
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) => break, // a terminal whose last process has gone
-        }
-    }
-    outbox.frame(Kind::End, stream, &[])
-}
-
-/// Whether `pipe` can be read. With `look_up`, waits until it can, or until that can (false);
-/// without, answers at once.
-fn readable(pipe: &OwnedFd, look_up: Option<&OwnedFd>) -> io::Result<bool> {
-    let mut files = vec![PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN)];
-    files.extend(look_up.map(|file| PollFd::from_borrowed_fd(file.as_fd(), PollFlags::IN)));
-    let at_once = rustix::event::Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    loop {
-        match event::poll(
-            &mut files,
-            if look_up.is_some() {
-                None
-            } else {
-                Some(&at_once)
-            },
-        ) {
-            Ok(_) => break,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let woken = files.get(1).is_some_and(|file| !file.revents().is_empty());
-    Ok(!woken && files.first().is_some_and(|file| !file.revents().is_empty()))
-}
-
-/// A control group that holds all processes of one command.
-struct Cgroup(PathBuf);
-
-/// Groups that were not empty when their command ended: it left a daemon behind.
-static LEFT: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-
-impl Cgroup {
-    fn new() -> io::Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        LEFT.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|path| fs::remove_dir(path).is_err());
-        let path =
-            Path::new(CGROUPS).join(format!("exec-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-        fs::create_dir(&path)?;
-        Ok(Self(path))
-    }
-
-    fn procs(&self) -> io::Result<OwnedFd> {
-        Ok(File::options()
-            .write(true)
-            .open(self.0.join("cgroup.procs"))?
-            .into())
-    }
-
-    fn kill(&self) {
-        // Fails only when the group is gone already.
-        let _ = fs::write(self.0.join("cgroup.kill"), "1");
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        if fs::remove_dir(&self.0).is_err() {
-            LEFT.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(std::mem::take(&mut self.0));
-        }
-    }
 }
