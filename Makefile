@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 ENVIRONMENT ?= debian:12
+# What the guest-backed tests boot.
+TEST_ENVIRONMENTS ?= debian:12 debian:12-base debian:13-base
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 BIN := $(TARGET)/x86_64-unknown-linux-gnu/release
@@ -15,7 +17,10 @@ PACKAGES := \
 	libc6-dev:/usr/lib/x86_64-linux-gnu/libc.a \
 	mmdebstrap:/usr/bin/mmdebstrap \
 	qemu-system-x86:/usr/bin/qemu-system-x86_64 \
-	e2fsprogs:/sbin/mke2fs
+	e2fsprogs:/sbin/mke2fs \
+	fuse3:/usr/bin/fusermount3 \
+	git:/usr/bin/git \
+	$(if $(filter 0,$(shell id -u)),,uidmap:/usr/bin/newuidmap)
 MISSING := $(strip $(foreach p,$(PACKAGES),$(if $(wildcard $(lastword $(subst :, ,$(p)))),,$(firstword $(subst :, ,$(p))))))
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -27,7 +32,7 @@ run: build ## Boot a Debian guest in our own monitor and run a command in it
 	@$(SMOKE) run -- $(BIN)/pyro demo $(ENVIRONMENT)
 
 .PHONY: test
-test: build check-fast test-unit test-guest ## All tests; guest-backed ones on hardware KVM or in the emulated host
+test: build check-fast test-unit test-guest test-host ## All tests; guest-backed ones on hardware KVM or in the emulated host
 
 .PHONY: build
 build: deps ## Release binaries
@@ -52,11 +57,21 @@ check: check-fast ## Format, lints and documentation
 	@$(CARGO) doc --locked --workspace --no-deps --quiet
 check-fast:
 	@$(CARGO) fmt --all --check
-	@$(CARGO) clippy --release --locked --workspace --all-targets --quiet -- -D warnings
+	@$(CARGO) clippy --locked --workspace --all-targets --quiet -- -D warnings
 
 .PHONY: test-unit
-test-unit: ## Tests that need no guest
-	@$(CARGO) test --release --locked --workspace --quiet
+test-unit: build ## Tests that need no guest
+	@$(CARGO) test --locked --workspace
+
+.PHONY: test-guest
+test-guest: build ## Tests on real guests: hardware KVM, or the emulated host
+	@for environment in $(TEST_ENVIRONMENTS); do $(BIN)/pyro env pull $$environment; done
+	@PYRO_BIN=$(BIN)/pyro CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(SMOKE) run --" \
+		$(CARGO) test --locked --package pyro-smoke --test guest
+
+.PHONY: test-host
+test-host: build ## Tests of the emulated host itself
+	@PYRO_TEST_HOST=1 $(CARGO) test --locked --package pyro-smoke --test host
 
 ##@ Emulated KVM host (for machines whose own KVM cannot run a stock guest)
 
