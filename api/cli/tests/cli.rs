@@ -1,5 +1,8 @@
 //! The real binary on this host: usage, errors, exit statuses and JSON. Needs no guest.
 
+#![allow(clippy::unwrap_used)] // nothing but tests
+
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
