@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // nothing but tests
 
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
