@@ -10,21 +10,30 @@ use crate::error::{Code, Error};
 
 const AGAIN: &str = "run it again; when it happens again, report it with the detail below";
 const MORE_MEMORY: &str =
-    "give the guest more memory (--mem-mib), then see the end of its console below";
+    "see the end of the guest's console below; a guest short of memory needs a larger --mem-mib";
 
 /// How many lines of a console a person is shown.
 const LINES: usize = 40;
+/// What the kernel's last words start with.
+const PANIC: &str = "Kernel panic";
 
-/// The last lines from the guest or the monitor, made safe for a terminal.
+/// Lines from the guest or the monitor, made safe for a terminal: those from a panic on, else
+/// the last.
 pub(super) fn printable_lines(text: &str) -> String {
-    let text = text.trim();
-    let from = text
-        .rmatch_indices('\n')
-        .nth(LINES - 1)
-        .map_or(0, |(at, _)| at + 1);
-    text[from..]
+    let lines: Vec<&str> = text.trim().lines().collect();
+    let last = lines.len().saturating_sub(LINES);
+    let from = lines
+        .iter()
+        .rposition(|line| line.contains(PANIC))
+        .map_or(last, |at| at.min(last));
+    let shown = lines[from..]
+        .iter()
+        .take(LINES)
+        .copied()
+        .collect::<Vec<_>>()
+        .join("\n");
+    shown
         .chars()
-        .filter(|c| *c != '\r')
         .map(|c| {
             if c.is_control() && c != '\n' && c != '\t' {
                 '\u{fffd}'
@@ -32,9 +41,7 @@ pub(super) fn printable_lines(text: &str) -> String {
                 c
             }
         })
-        .collect::<String>()
-        .trim()
-        .to_string()
+        .collect()
 }
 
 /// The VM ended before the agent was ready.
@@ -59,7 +66,7 @@ fn describe(ended: &Ended, when: &str, code: Code) -> Error {
             "check whether the host ran out of memory (`dmesg | tail`), then run it again",
         );
     };
-    let panicked = console_tail.contains("Kernel panic");
+    let panicked = console_tail.contains(PANIC);
     let error = match reason {
         ExitReason::Reset | ExitReason::TripleFault if panicked => Error::new(
             Code::GuestCrashed,
@@ -185,6 +192,18 @@ mod tests {
         assert_eq!(shown.lines().count(), LINES);
         assert!(
             shown.starts_with("60\n") && shown.ends_with("\n99"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_panic_is_shown_from_its_first_line() {
+        let text: String = (0..100).map(|n| format!("{n}\n")).collect();
+        let text = text.replace("57\n", "Kernel panic - not syncing: 57\n");
+        let shown = printable_lines(&text);
+        assert_eq!(shown.lines().count(), LINES);
+        assert!(
+            shown.starts_with("Kernel panic - not syncing: 57\n58\n"),
             "{shown}"
         );
     }
