@@ -4,6 +4,7 @@ use rustix::io::Errno;
 
 use super::packed::format::{MAX_COOKIE, MAX_INO};
 use super::writable::{Node, NodeContent, NodeEntry, Xattrs};
+use super::xattrs::LAYER_BYTES_MAX;
 use super::{Attr, Cookie, FileType, Ino, Name, NewNode, SYMLINK_MAX, Timestamp, Tree};
 
 /// The most names that an inode may have, as in ext4 (`EXT4_LINK_MAX`).
@@ -88,7 +89,10 @@ impl Tree {
         self.writable.before_change()?;
         let parent = self.free_name(new.parent, new.name)?;
         let counts = self.writable.delta().counts();
-        if counts.inodes >= self.quota.inodes || self.writable.delta().next_ino().0 >= MAX_INO {
+        if counts.inodes >= self.quota.inodes
+            || self.writable.delta().next_ino().0 >= MAX_INO
+            || (!target.is_empty() && counts.held_bytes + target.len() as u64 > LAYER_BYTES_MAX)
+        {
             return Err(Errno::NOSPC);
         }
         self.own(new.parent)?;

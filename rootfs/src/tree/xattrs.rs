@@ -13,8 +13,9 @@ const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default
 /// The most bytes of names and values that one inode may have.
 const INODE_BYTES_MAX: u64 = 2 * XATTR_SIZE_MAX as u64;
 
-/// The most bytes of names and values in the writable layer: they are in the monitor's memory.
-const LAYER_BYTES_MAX: u64 = 64 << 20;
+/// The most bytes of names and values, and of symbolic links' targets, in the writable layer: they
+/// are in the monitor's memory.
+pub(super) const LAYER_BYTES_MAX: u64 = 64 << 20;
 
 impl Tree {
     /// Value of an extended attribute.
@@ -89,7 +90,7 @@ impl Tree {
         let added = (name.len() + value.len()) as u64;
         let freed = old.map_or(0, |old| (name.len() + old.len()) as u64);
         let names: usize = node.xattrs.keys().map(|name| name.len() + 1).sum();
-        let total = self.writable.delta().counts().xattr_bytes;
+        let total = self.writable.delta().counts().held_bytes;
         if node.xattr_bytes() + added - freed > INODE_BYTES_MAX
             || (added > freed && total + added - freed > LAYER_BYTES_MAX)
             || (old.is_none() && names + name.len() + 1 > XATTR_LIST_MAX)

@@ -39,8 +39,8 @@ use crate::run_dir::RunDir;
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a monitor may take to answer a question.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
-/// Most inodes that one guest may make.
-const QUOTA_INODES: u64 = 4_000_000;
+/// Most inodes that one guest may make. Each costs the monitor half a kilobyte of memory.
+const QUOTA_INODES: u64 = 1_000_000;
 /// Most bytes of the monitor's standard error that are kept: the last ones.
 const STDERR_TAIL: usize = 8 * 1024;
 /// Context id of the guest; each monitor has a vsock of its own, so all may be the same.

@@ -1,6 +1,6 @@
 use rustix::io::Errno;
 
-use crate::testing::{at, layer, new, open, sample, scratch};
+use crate::testing::{at, layer, name, new, open, sample, scratch};
 use crate::tree::{Ino, SetAttr, Timestamp, XattrMode};
 
 const CAPABILITY: &[u8] = b"security.capability";
@@ -160,4 +160,21 @@ fn extended_attributes_are_bounded() {
         }
     }
     assert_eq!(full, Some(Errno::NOSPC));
+}
+
+#[test]
+fn targets_of_links_are_bounded_together() {
+    let (layer, dir) = (layer(sample), scratch());
+    let mut tree = open(&layer, dir.path());
+    let target = [b't'; 4095];
+    let most = (64 << 20) / target.len();
+    for i in 0..most {
+        tree.symlink(new(Ino::ROOT, &format!("{i}")), &target)
+            .unwrap();
+    }
+    let more = tree.symlink(new(Ino::ROOT, "more"), &target);
+    assert_eq!(more.map(|attr| attr.ino), Err(Errno::NOSPC));
+    tree.create_file(new(Ino::ROOT, "file")).unwrap();
+    tree.unlink(Ino::ROOT, name("0")).unwrap();
+    tree.symlink(new(Ino::ROOT, "more"), &target).unwrap();
 }

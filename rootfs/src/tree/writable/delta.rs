@@ -29,8 +29,8 @@ pub(crate) struct Counts {
     pub(crate) inodes: u64,
     /// Names that this layer made.
     pub(crate) names: u64,
-    /// Bytes of extended attributes.
-    pub(crate) xattr_bytes: u64,
+    /// Bytes of extended attributes and of symbolic links' targets.
+    pub(crate) held_bytes: u64,
 }
 
 impl Delta {
@@ -90,17 +90,17 @@ impl Delta {
     /// Changes an inode that the delta has; `None` when it has not.
     pub(crate) fn update<T>(&mut self, ino: Ino, change: impl FnOnce(&mut Node) -> T) -> Option<T> {
         let node = self.nodes.get_mut(&ino)?;
-        let before = (own_bytes(node), node.xattr_bytes());
+        let before = (own_bytes(node), node.held_bytes());
         let result = change(node);
-        let after = (own_bytes(node), node.xattr_bytes());
+        let after = (own_bytes(node), node.held_bytes());
         self.counts.bytes = self
             .counts
             .bytes
             .saturating_sub(before.0)
             .saturating_add(after.0);
-        self.counts.xattr_bytes = self
+        self.counts.held_bytes = self
             .counts
-            .xattr_bytes
+            .held_bytes
             .saturating_sub(before.1)
             .saturating_add(after.1);
         Some(result)
@@ -159,7 +159,7 @@ impl Delta {
         };
         count(&mut self.counts.inodes, made);
         count(&mut self.counts.bytes, own_bytes(node));
-        count(&mut self.counts.xattr_bytes, node.xattr_bytes());
+        count(&mut self.counts.held_bytes, node.held_bytes());
     }
 
     /// Takes one change from the journal.

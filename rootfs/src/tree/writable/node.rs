@@ -43,6 +43,11 @@ impl Node {
             .map(|(name, value)| (name.len() + value.len()) as u64)
             .sum()
     }
+
+    /// Bytes of the guest's that it holds in memory, names apart.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.xattr_bytes() + self.target.len() as u64
+    }
 }
 
 /// What this layer says of one name.
