@@ -15,7 +15,7 @@ use super::{Content, Ino, Timestamp, Tree, View, Whence};
 const PAGE: u64 = 4096;
 
 /// The most that one call of [`Tree::copy_range`] copies; the guest asks again.
-const COPY_MAX: u64 = 64 << 20;
+const COPY_MAX: u64 = 8 << 20;
 
 impl Tree {
     /// Where to read the content of regular file `ino`; copies nothing.

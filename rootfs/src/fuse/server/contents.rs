@@ -18,7 +18,7 @@ use super::{Server, expect_room, put, room};
 use crate::tree::{Attr, Content, FileType, Ino, Timestamp};
 
 /// Most that one COPY_FILE_RANGE copies: others wait meanwhile, and callers ask again.
-const COPY_MAX: u64 = 64 << 20;
+const COPY_MAX: u64 = 8 << 20;
 
 /// The offset after `len` bytes from `offset`, within what a file may have (`MAX_LFS_FILESIZE`).
 fn end_of(offset: u64, len: u64) -> Result<u64, Errno> {
@@ -67,6 +67,10 @@ impl Server {
         reply: &mut impl Reply,
     ) -> Result<(), Errno> {
         let read: ReadIn = args.fixed()?;
+        if read.size > super::MAX_WRITE {
+            // No kernel asks for more than the pages of a request.
+            return Err(Errno::INVAL);
+        }
         let size = self.regular(node)?.size;
         let offset = read.offset;
         let wanted = u64::from(read.size)

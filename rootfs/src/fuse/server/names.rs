@@ -19,6 +19,10 @@ use crate::tree::{Attr, FileType, Ino, Name, NewNode, Owner, RenameMode};
 /// How long names, their absence and attributes stay true, in seconds: 136 years.
 pub(super) const FOREVER: u64 = u32::MAX as u64;
 
+/// Most nodes that one BATCH_FORGET forgets: more than fit the largest request that a kernel has
+/// room for, its largest WRITE.
+const BATCH_MAX: usize = super::MAX_WRITE as usize / size_of::<ForgetOne>() + 1024;
+
 /// What the kernel is told about a name.
 pub(super) fn entry(attr: Attr) -> EntryOut {
     EntryOut {
@@ -89,13 +93,15 @@ impl Server {
         }
     }
 
-    /// BATCH_FORGET: bounded by the bytes that are there, whatever its count says.
+    /// BATCH_FORGET: bounded by the bytes that are there, whatever its count says, and by
+    /// [`BATCH_MAX`].
     pub(super) fn batch_forget(&mut self, len: usize, request: &mut impl Request) {
         let Ok(batch) = read_struct::<BatchForgetIn>(request) else {
             return;
         };
         let present = len.saturating_sub(size_of::<BatchForgetIn>()) / size_of::<ForgetOne>();
-        for _ in 0..present.min(usize::try_from(batch.count).unwrap_or(usize::MAX)) {
+        let count = usize::try_from(batch.count).unwrap_or(usize::MAX);
+        for _ in 0..present.min(count).min(BATCH_MAX) {
             let Ok(one) = read_struct::<ForgetOne>(request) else {
                 return;
             };

@@ -10,7 +10,7 @@ fn reads_end_where_the_file_ends() {
     assert_eq!(client.read(node, 5, 3).unwrap(), &FILE[5..8]);
     assert!(client.read(node, FILE.len() as u64, 10).unwrap().is_empty());
     assert!(client.read(node, u64::MAX, 10).unwrap().is_empty());
-    assert_eq!(client.read(node, 1, u32::MAX).unwrap(), &FILE[1..]);
+    assert_eq!(client.read(node, 1, 1 << 20).unwrap(), &FILE[1..]);
 }
 
 #[test]

@@ -361,6 +361,36 @@ fn forgetting_too_much_is_harmless() {
 }
 
 #[test]
+fn one_batch_forgets_no_more_than_a_request_of_a_kernel_holds() {
+    let mut client = Client::new();
+    let node = client.create(ROOT, "new").unwrap().nodeid;
+    client.call(Opcode::Unlink, ROOT, &[b"new\0"]).unwrap();
+    let count = BatchForgetIn {
+        count: u32::MAX,
+        dummy: 0,
+    };
+    let nothing = vec![0; 2 * crate::fuse::MAX_WRITE as usize];
+    let one = ForgetOne {
+        nodeid: node,
+        nlookup: 1,
+    };
+    let parts: [&[u8]; 3] = [count.as_bytes(), &nothing, one.as_bytes()];
+    let message = client.message(Opcode::BatchForget as u32, 0, &parts);
+    assert_eq!(client.raw(&message, ROOMY), None);
+    client.getattr(node).unwrap();
+}
+
+#[test]
+fn a_read_larger_than_any_request_is_refused() {
+    let mut client = Client::new();
+    let node = client.lookup(ROOT, "file").unwrap().nodeid;
+    for size in [(1 << 20) + 1, u32::MAX] {
+        assert_eq!(client.read(node, 0, size), Err(Errno::INVAL), "{size}");
+    }
+    assert_eq!(client.read(node, 0, 1 << 20), Ok(FILE.to_vec()));
+}
+
+#[test]
 fn cookies_that_were_never_given_are_harmless() {
     let mut client = Client::new();
     for offset in [3, 77, 1 << 40, u64::MAX] {
