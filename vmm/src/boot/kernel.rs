@@ -1,10 +1,14 @@
-//! An ELF `vmlinux`, mapped rather than copied.
+//! An ELF `vmlinux`: what stays clean is mapped, what the guest writes at once is copied.
 //!
-//! Debian's kernels have page-aligned segments, so whole pages of a segment become private
+//! Debian's kernels have page-aligned segments, so whole pages of a segment can be private
 //! mappings of the file ([`memory::map_file`]): they cost nothing until touched and are shared
-//! with every VM of the host until written. The last, partial page of a segment is copied, since
-//! what follows it in RAM must be zero. File mappings use small pages; the huge pages that are
-//! advised for RAM serve everything else.
+//! with every VM of the host until written. But a kernel patches nearly every page of its code
+//! while it boots (ftrace, alternatives, static calls), and each first write to such a page would
+//! be a fault that copies four kilobytes. So code and data are copied beforehand, into the huge
+//! pages that are advised for RAM, and constants (strings, symbols, type and unwind
+//! information) are mapped. Which is which, the section headers tell; a kernel without any is
+//! mapped altogether. The last, partial page of a mapping is copied, since what follows it in RAM
+//! must be zero.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -22,10 +26,21 @@ const PAGE: u64 = 4096;
 const EHDR_SIZE: usize = 64;
 const PHDR_SIZE: usize = 56;
 const EM_X86_64: u16 = 62;
+const SHDR_SIZE: usize = 64;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 /// More program headers than any kernel has.
 const PHDRS_MAX: u16 = 64;
+/// More sections than any kernel has.
+const SHDRS_MAX: u16 = 256;
+const SHT_NOBITS: u32 = 8;
+const SHF_WRITE: u64 = 1;
+const SHF_ALLOC: u64 = 2;
+const SHF_EXECINSTR: u64 = 4;
+const PF_W: u32 = 2;
+/// Writable sections larger than this are not copied: the one that there is (`.init.scratch`, for
+/// encrypting memory in place) is never touched.
+const COPY_MAX: u64 = 3 << 20;
 /// More bytes of notes than any kernel has.
 const NOTES_MAX: u64 = 64 << 10;
 /// `XEN_ELFNOTE_PHYS32_ENTRY`: the PVH entry point (Xen `public/elfnote.h`).
@@ -45,7 +60,9 @@ pub struct Kernel {
 #[derive(Debug, Clone, Copy)]
 struct ProgramHeader {
     kind: u32,
+    flags: u32,
     offset: u64,
+    address: u64,
     physical: u64,
     file_size: u64,
     memory_size: u64,
@@ -69,9 +86,13 @@ pub fn load(memory: &GuestMemory, file: &File, ram_end: u64) -> Result<Kernel, B
         pvh_entry: None,
         end: HIGH_RAM_START,
     };
+    let sections = sections(file, &header);
     for header in program_headers(file, &header)? {
         match header.kind {
-            PT_LOAD => kernel.end = kernel.end.max(load_segment(memory, file, header, ram_end)?),
+            PT_LOAD => {
+                let end = load_segment(memory, file, header, &sections, ram_end)?;
+                kernel.end = kernel.end.max(end);
+            }
             PT_NOTE => kernel.pvh_entry = kernel.pvh_entry.or(find_pvh_entry(file, header)?),
             _ => {}
         }
@@ -94,7 +115,9 @@ fn program_headers(file: &File, header: &[u8; EHDR_SIZE]) -> Result<Vec<ProgramH
         .map_err(|_| BootError::Kernel("its program headers are cut off"))?;
     let parse = |raw: &[u8]| ProgramHeader {
         kind: u32_at(raw, 0),
+        flags: u32_at(raw, 4),
         offset: u64_at(raw, 8),
+        address: u64_at(raw, 16),
         physical: u64_at(raw, 24),
         file_size: u64_at(raw, 32),
         memory_size: u64_at(raw, 40),
@@ -108,6 +131,7 @@ fn load_segment(
     memory: &GuestMemory,
     file: &File,
     segment: ProgramHeader,
+    sections: &[Section],
     ram_end: u64,
 ) -> Result<u64, BootError> {
     let ProgramHeader {
@@ -142,21 +166,115 @@ fn load_segment(
         return Err(BootError::Kernel("a segment is cut off"));
     }
     let aligned = offset % PAGE == 0 && physical % PAGE == 0;
-    let mapped = if aligned { file_size / PAGE * PAGE } else { 0 };
-    if mapped > 0 {
-        let len = usize::try_from(mapped)
-            .map_err(|_| BootError::Kernel("a segment has an impossible address or size"))?;
-        memory::map_file(memory, GuestAddress(physical), len, file, offset)
-            .map_err(BootError::Map)?;
-    }
-    let rest = GuestAddress(physical + mapped);
-    initramfs::copy(memory, file, offset + mapped, rest, file_size - mapped).map_err(|source| {
-        BootError::Read {
-            what: "kernel",
-            source,
+    for (from, to, piece) in pieces(segment, sections) {
+        // Whole pages can be mapped; what is around them is copied.
+        let (first, last) = match piece {
+            Piece::Clean if aligned => (from.next_multiple_of(PAGE).min(to), to / PAGE * PAGE),
+            Piece::Clean | Piece::Written => (to, to),
+            Piece::Zero => continue,
+        };
+        if first < last {
+            let len = usize::try_from(last - first)
+                .map_err(|_| BootError::Kernel("a segment has an impossible address or size"))?;
+            let guest = GuestAddress(physical + first);
+            memory::map_file(memory, guest, len, file, offset + first).map_err(BootError::Map)?;
         }
-    })?;
+        for (from, to) in [(from, first), (last.max(first), to)] {
+            let guest = GuestAddress(physical + from);
+            initramfs::copy(memory, file, offset + from, guest, to - from).map_err(|source| {
+                BootError::Read {
+                    what: "kernel",
+                    source,
+                }
+            })?;
+        }
+    }
     Ok(end)
+}
+
+/// What becomes of a piece of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Piece {
+    /// The guest will hardly write to it.
+    Clean,
+    /// The guest writes to it while it boots.
+    Written,
+    /// Zero, whatever the file says.
+    Zero,
+}
+
+/// A section that is in memory: addresses are virtual.
+#[derive(Debug, Clone, Copy)]
+struct Section {
+    kind: u32,
+    flags: u64,
+    address: u64,
+    size: u64,
+}
+
+/// The file's sections; none when the table is not usable, since a kernel can be loaded without.
+fn sections(file: &File, header: &[u8; EHDR_SIZE]) -> Vec<Section> {
+    let (offset, size, count) = (u64_at(header, 40), u16_at(header, 58), u16_at(header, 60));
+    if usize::from(size) != SHDR_SIZE || count > SHDRS_MAX {
+        return Vec::new();
+    }
+    let mut table = vec![0; SHDR_SIZE * usize::from(count)];
+    if file.read_exact_at(&mut table, offset).is_err() {
+        return Vec::new();
+    }
+    let parse = |raw: &[u8]| Section {
+        kind: u32_at(raw, 4),
+        flags: u64_at(raw, 8),
+        address: u64_at(raw, 16),
+        size: u64_at(raw, 32),
+    };
+    let mut sections: Vec<_> = table
+        .chunks_exact(SHDR_SIZE)
+        .map(parse)
+        .filter(|section| section.flags & SHF_ALLOC != 0)
+        .collect();
+    sections.sort_by_key(|section| section.address);
+    sections
+}
+
+/// The pieces of a segment's part of the file, in order, without gap or overlap, by their offsets
+/// in it.
+fn pieces(segment: ProgramHeader, sections: &[Section]) -> Vec<(u64, u64, Piece)> {
+    let mut pieces: Vec<(u64, u64, Piece)> = Vec::new();
+    let mut done = 0;
+    let mut add = |from: &mut u64, to: u64, piece: Piece| {
+        if *from < to {
+            match pieces.last_mut() {
+                Some(last) if last.2 == piece => last.1 = to,
+                _ => pieces.push((*from, to, piece)),
+            }
+            *from = to;
+        }
+    };
+    for section in sections {
+        let Some(from) = section.address.checked_sub(segment.address) else {
+            continue;
+        };
+        let to = from.saturating_add(section.size).min(segment.file_size);
+        // What is between sections is padding, and stays clean.
+        add(&mut done, from.min(to), Piece::Clean);
+        add(&mut done, to, piece(segment, section));
+    }
+    add(&mut done, segment.file_size, Piece::Clean);
+    pieces
+}
+
+fn piece(segment: ProgramHeader, section: &Section) -> Piece {
+    // Linux flags its constants as writable too, but puts them into a segment that is not.
+    let data =
+        section.flags & SHF_WRITE != 0 && segment.flags & PF_W != 0 && section.size <= COPY_MAX;
+    if section.kind == SHT_NOBITS {
+        Piece::Zero
+    } else if data || section.flags & SHF_EXECINSTR != 0 {
+        Piece::Written
+    } else {
+        Piece::Clean
+    }
 }
 
 /// Looks for the PVH entry in a segment of notes.
@@ -280,6 +398,81 @@ mod tests {
             end: BASE + 20_000,
         };
         assert_eq!(kernel, expected);
+    }
+
+    fn section(kind: u32, flags: u64, address: u64, size: u64) -> Section {
+        Section {
+            kind,
+            flags,
+            address,
+            size,
+        }
+    }
+
+    fn segment(flags: u32, address: u64, file_size: u64) -> ProgramHeader {
+        ProgramHeader {
+            kind: PT_LOAD,
+            flags,
+            offset: 0,
+            address,
+            physical: BASE,
+            file_size,
+            memory_size: file_size,
+            alignment: PAGE,
+        }
+    }
+
+    #[test]
+    fn code_and_data_are_copied_constants_mapped_and_zeroes_left_alone() {
+        let sections = [
+            section(1, SHF_EXECINSTR, 0x1000, 0x1800),
+            section(1, SHF_WRITE, 0x3000, 0x1000),
+            section(1, SHF_WRITE, 0x10000, 0x1000),
+            section(1, 0, 0x11000, 0x1000),
+            section(SHT_NOBITS, SHF_WRITE, 0x12000, 0x9000),
+            section(1, SHF_WRITE, 0x14000, 0x1000),
+        ];
+        use Piece::{Clean, Written, Zero};
+        assert_eq!(
+            pieces(segment(5, 0x1000, 0x4000), &sections),
+            [(0, 0x1800, Written), (0x1800, 0x4000, Clean)]
+        );
+        assert_eq!(
+            pieces(segment(6, 0x10000, 0x5000), &sections),
+            [
+                (0, 0x1000, Written),
+                (0x1000, 0x2000, Clean),
+                (0x2000, 0x5000, Zero)
+            ]
+        );
+        assert_eq!(
+            pieces(segment(6, 0x90000, 0x5000), &sections),
+            [(0, 0x5000, Clean)]
+        );
+    }
+
+    #[test]
+    fn sections_that_lie_anywhere_make_pieces_without_gap_or_overlap() {
+        proptest!(|(
+            raw in proptest::collection::vec(
+                (0u32..10, 0u64..8, prop_oneof![0u64..0x9000, any::<u64>()],
+                 prop_oneof![0u64..0x9000, any::<u64>()]), 0..8),
+            address in prop_oneof![0u64..0x9000, any::<u64>()],
+            size in 0u64..0x9000,
+        )| {
+            let mut sections: Vec<_> = raw
+                .into_iter()
+                .map(|(kind, flags, address, size)| section(kind, flags, address, size))
+                .collect();
+            sections.sort_by_key(|section| section.address);
+            let mut done = 0;
+            for (from, to, _) in pieces(segment(7, address, size), &sections) {
+                prop_assert_eq!(from, done);
+                prop_assert!(to > from);
+                done = to;
+            }
+            prop_assert_eq!(done, size);
+        });
     }
 
     #[test]
