@@ -58,6 +58,8 @@ impl Write for Console {
         ring.bytes.drain(..overflow);
         ring.dropped += (overflow + bytes.len() - kept.len()) as u64;
         ring.bytes.extend(kept);
+        // Nobody who asks for the tail waits for a reader of the echo.
+        drop(ring);
         if self.echo {
             // Debugging help; nobody is told when it fails.
             let _ = io::stderr().write_all(bytes);

@@ -69,6 +69,8 @@ impl ActiveDevice for ActiveRng {
             if left == 0 {
                 break true;
             }
+            // A ring that changes all the time is no reason to stay either.
+            left -= 1;
             match self.requests.pop()? {
                 Some(chain) => {
                     let written = fill(&chain).map_err(|source| DeviceError::Host {
@@ -76,7 +78,6 @@ impl ActiveDevice for ActiveRng {
                         source,
                     })?;
                     self.requests.push_used(chain.head(), written)?;
-                    left -= 1;
                 }
                 None if self.requests.enable_notification()? => {}
                 None => break false,

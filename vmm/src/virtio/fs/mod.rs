@@ -32,8 +32,9 @@ const HIPRIO_SIZE: u16 = 128;
 /// Room for the largest request: Linux limits the pages of one to the queue's size less its
 /// headers.
 const REQUEST_SIZE: u16 = 1024;
-/// Most requests of one queue in one event, so that the other queue and a park get their turn.
-const BUDGET: usize = 64;
+/// Most requests of one queue in one event, so that the other queue and a park get their turn, and
+/// those who wait for the first replies need not wait for the last.
+const BUDGET: usize = 16;
 
 /// The configured device.
 pub struct Fs {
@@ -135,6 +136,8 @@ fn serve(
         if left == 0 {
             break true;
         }
+        // A ring that changes all the time is no reason to stay either.
+        left -= 1;
         match queue.pop()? {
             Some(chain) => {
                 let mut reply = ChainReply::new(&chain);
@@ -143,7 +146,6 @@ fn serve(
                     Outcome::NoReply => 0,
                 };
                 queue.push_used(chain.head(), written)?;
-                left -= 1;
             }
             None if queue.enable_notification()? => {}
             None => break false,

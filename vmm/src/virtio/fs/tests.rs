@@ -201,6 +201,23 @@ fn requests_without_reply_are_used_with_length_zero() {
 }
 
 #[test]
+fn one_kick_is_enough_for_a_full_queue() {
+    let memory = memory();
+    let mut guest = Guest::new(&memory);
+    guest.init();
+    let len = guest.write_request(LOOKUP, 1, b"hello\0", 0);
+    for _ in 0..256 {
+        guest
+            .requests
+            .add(&[(REQUEST, len, false), (REPLY, 256, true)]);
+    }
+    guest.driver.kick(1);
+    for _ in 0..256 {
+        assert_eq!(guest.requests.wait_used(), (0, 16 + 128));
+    }
+}
+
+#[test]
 fn cut_and_lying_requests_are_answered_or_dropped_and_the_next_served() {
     let memory = memory();
     let mut guest = Guest::new(&memory);
