@@ -55,7 +55,7 @@ impl Connection {
     /// The next thing the peer says, if there is one without waiting.
     pub(super) fn receive(&mut self) -> Option<Incoming> {
         loop {
-            if self.outbox.len() > OUTBOX_MAX {
+            if !self.wants_to_receive() {
                 return None;
             }
             if let Some(frame) = self.take_frame() {
@@ -133,6 +133,11 @@ impl Connection {
             // Whatever it says, the next round looks again.
             let _ = poll(&mut fds, Some(&timeout));
         }
+    }
+
+    /// Whether [`Self::receive`] would look at what comes; not while too much waits to be sent.
+    pub(super) fn wants_to_receive(&self) -> bool {
+        self.outbox.len() <= OUTBOX_MAX
     }
 
     /// Whether something waits to be sent.
@@ -219,6 +224,8 @@ mod tests {
         peer.write_all(&frame(br#"{"request":"stats"}"#)).unwrap();
         assert_eq!(connection.receive(), None);
         assert!(connection.wants_to_send());
+        // Its requests must not wake anybody meanwhile.
+        assert!(!connection.wants_to_receive());
         connection.flush_within(Duration::from_millis(1));
     }
 

@@ -161,7 +161,7 @@ impl Monitor {
 
     fn interest(&self) -> Events {
         let mut set = EventSet::empty();
-        if !self.peer_gone {
+        if !self.peer_gone && self.connection.wants_to_receive() {
             set |= EventSet::IN;
         }
         if self.connection.wants_to_send() {
