@@ -24,8 +24,9 @@ use crate::virtio::device::GuestMemory;
 
 /// The KVM API version that has been current since Linux 2.6.22.
 const KVM_API: i32 = 12;
-/// Enough for a guest that needs microseconds on hardware, also where everything is emulated.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(800);
+/// Enough for a guest that needs microseconds on hardware, also where everything is emulated and
+/// the host is busy: a KVM that lacks something says so at once, only one that hangs waits so long.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Extensions that the monitor uses.
 const NEEDED: [(Cap, &str); 8] = [
