@@ -11,6 +11,12 @@ use super::check;
 /// The context id of the host, `VMADDR_CID_HOST`.
 pub(crate) const HOST_CID: u32 = 2;
 
+/// How long the host may take to answer. Linux gives it two seconds, too few for a busy one whose
+/// own patience with the boot is much longer.
+const CONNECT_TIMEOUT_SECONDS: libc::time_t = 120;
+/// `SO_VM_SOCKETS_CONNECT_TIMEOUT` (Linux `include/uapi/linux/vm_sockets.h`), of level `AF_VSOCK`.
+const CONNECT_TIMEOUT: libc::c_int = 6;
+
 const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_vm>() as libc::socklen_t;
 
 fn address(cid: u32, port: u32) -> libc::sockaddr_vm {
@@ -44,10 +50,25 @@ pub(crate) fn listen(port: u32) -> Result<OwnedFd, Errno> {
 /// A blocking stream to `port` of the host.
 pub(crate) fn connect_to_host(port: u32) -> Result<OwnedFd, Errno> {
     let socket = socket()?;
+    be_patient(&socket)?;
     let address = address(HOST_CID, port);
     // SAFETY: the address lives until connect returns, and its length is its type's.
     check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) })?;
     Ok(socket)
+}
+
+fn be_patient(socket: &OwnedFd) -> Result<(), Errno> {
+    let timeout = libc::timeval {
+        tv_sec: CONNECT_TIMEOUT_SECONDS,
+        tv_usec: 0,
+    };
+    let len = size_of::<libc::timeval>() as libc::socklen_t;
+    let (fd, level) = (socket.as_raw_fd(), libc::AF_VSOCK);
+    // SAFETY: the time lives until setsockopt returns, and its length is its type's.
+    check(unsafe {
+        libc::setsockopt(fd, level, CONNECT_TIMEOUT, (&raw const timeout).cast(), len)
+    })?;
+    Ok(())
 }
 
 /// The context id of whom a stream leads to.
