@@ -21,8 +21,10 @@ use crate::error::{Code, Error, Result};
 
 /// Free space below which no run is started: a guest could not even boot properly.
 pub const LEAST_FREE_BYTES: u64 = 64 << 20;
-/// Free space that a guest's writes leave to the host.
+/// Free space that a guest's writes leave to the host, at the least.
 const RESERVE_BYTES: u64 = 32 << 20;
+/// The part of the free space that they leave to it.
+const RESERVE_PART: u64 = 10;
 /// Most bytes that one guest may write, however much the host has.
 const MOST_BYTES: u64 = 64 << 30;
 
@@ -105,7 +107,7 @@ impl RunDir {
     /// How many bytes the guest may write: what is free now less a reserve for the host.
     pub fn quota_bytes(&self) -> Result<u64> {
         let free = free_bytes(&self.path).map_err(|e| unwritable(&self.path, e))?;
-        Ok(free.saturating_sub(RESERVE_BYTES).min(MOST_BYTES))
+        Ok(quota_of(free))
     }
 
     /// Removes the directory and says when that failed, which dropping does not.
@@ -126,6 +128,11 @@ impl Drop for RunDir {
         // Best effort: the next run collects what is left.
         let _ = remove(&self.path);
     }
+}
+
+fn quota_of(free: u64) -> u64 {
+    let reserve = RESERVE_BYTES.max(free / RESERVE_PART);
+    free.saturating_sub(reserve).min(MOST_BYTES)
 }
 
 /// Removes the directories of dead runs and says how many there were.
@@ -367,6 +374,14 @@ mod tests {
         let error = RunDir::create(&file.join("runs")).expect_err("must fail");
 
         assert_eq!(error.code(), Code::StateUnwritable);
+    }
+
+    #[test]
+    fn a_guest_leaves_a_tenth_of_the_disk_to_the_host() {
+        assert_eq!(quota_of(1 << 20), 0);
+        assert_eq!(quota_of(100 << 20), 68 << 20);
+        assert_eq!(quota_of(10 << 30), 9 << 30);
+        assert_eq!(quota_of(1 << 50), MOST_BYTES);
     }
 
     #[test]
