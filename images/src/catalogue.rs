@@ -15,7 +15,7 @@ use crate::store::digest::Digest;
 
 /// What the builder itself contributes to an image, as a number: raised whenever the same recipe
 /// would be built differently, so that what older builders made shows as stale.
-const BUILDER: u32 = 1;
+const BUILDER: u32 = 2;
 
 /// How many names an unknown one is answered with.
 const SUGGESTIONS: usize = 3;

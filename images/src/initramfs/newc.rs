@@ -79,6 +79,33 @@ impl<W: Write> Archive<W> {
         })
     }
 
+    /// Adds a regular file whose `size` bytes are read from `data`; the kernel moves them when both
+    /// ends are files.
+    pub fn file_from<R: io::Read>(
+        &mut self,
+        path: &str,
+        permissions: u32,
+        size: u32,
+        data: R,
+    ) -> io::Result<()> {
+        self.begin(
+            &Member {
+                name: path,
+                mode: S_IFREG | permissions & 0o7777,
+                links: 1,
+                device: (0, 0),
+                data: &[],
+            },
+            size,
+        )?;
+        let copied = io::copy(&mut data.take(size.into()), &mut self.out)?;
+        if copied != u64::from(size) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.written += copied;
+        self.pad(4)
+    }
+
     /// Adds a symbolic link to `target`.
     pub fn symlink(&mut self, path: &str, target: &str) -> io::Result<()> {
         self.member(Member {
@@ -126,6 +153,14 @@ impl<W: Write> Archive<W> {
     }
 
     fn member(&mut self, member: Member<'_>) -> io::Result<()> {
+        let size = u32::try_from(member.data.len())
+            .map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        self.begin(&member, size)?;
+        self.write(member.data)?;
+        self.pad(4)
+    }
+
+    fn begin(&mut self, member: &Member<'_>, size: u32) -> io::Result<()> {
         let invalid = |what: &str| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -136,11 +171,8 @@ impl<W: Write> Archive<W> {
         if member.name.is_empty() || member.name == TRAILER || !relative {
             return Err(invalid("not a member's name"));
         }
-        let size = u32::try_from(member.data.len()).map_err(|_| invalid("too large for newc"))?;
         self.inode += 1;
-        self.header(&member, self.inode, size)?;
-        self.write(member.data)?;
-        self.pad(4)
+        self.header(member, self.inode, size)
     }
 
     fn header(&mut self, member: &Member<'_>, inode: u32, size: u32) -> io::Result<()> {

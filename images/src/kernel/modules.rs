@@ -4,6 +4,11 @@
 //! dependencies are taken from where depmod takes them: each module's own `.modinfo` section
 //! (`depends=virtio_ring,virtio`). Names are compared as the kernel does, with `-` and `_` the
 //! same.
+//!
+//! A module is taken without its signature and without its type information (see [`lighten`]):
+//! checking the one and parsing the other took longer than anything else between the kernel's
+//! start and the agent's. Here the package's digest vouches for a module, and the image's for what
+//! is made of it; the guest notes unsigned modules in its taint flags.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +27,7 @@ const MAX_MODULE: u64 = 64 << 20;
 pub struct Module {
     /// Its file name, such as `virtio-rng.ko`.
     pub file_name: String,
-    /// The ELF object, not compressed, its signature left on.
+    /// The ELF object, not compressed, without signature and type information.
     pub object: Vec<u8>,
 }
 
@@ -132,10 +137,49 @@ fn read_module(path: &Path) -> Result<Module, KernelError> {
     if object.len() as u64 > MAX_MODULE {
         return Err(KernelError::BadModule(file_name.to_owned()));
     }
+    lighten(&mut object);
     Ok(Module {
         file_name: file_name.to_owned(),
         object,
     })
+}
+
+/// Linux, scripts/sign-file: what a signed module ends with, after a `struct module_signature`
+/// whose last field is the length of the signature before it, big-endian.
+const SIGNED: &[u8] = b"~Module signature appended~\n";
+const SIGNATURE_INFO: usize = 12;
+
+/// Cuts the signature off and takes the section `.BTF` its name, by which alone the kernel finds
+/// it. What is not shaped as expected stays as it is: the kernel then does the work.
+fn lighten(object: &mut Vec<u8>) {
+    if let Some(info) = object.strip_suffix(SIGNED)
+        && let Some((rest, length)) = info.split_last_chunk::<4>()
+        && let Ok(length) = usize::try_from(u32::from_be_bytes(*length))
+        && let Some(end) = (rest.len() + 4)
+            .checked_sub(SIGNATURE_INFO)
+            .and_then(|end| end.checked_sub(length))
+    {
+        object.truncate(end);
+    }
+    if let Some(name) = btf_name_field(object) {
+        // The name at 0 is the empty one (System V ABI, "String Table").
+        object[name..name + 4].fill(0);
+    }
+}
+
+/// Where the header of the section `.BTF` holds the offset of its name.
+fn btf_name_field(object: &[u8]) -> Option<usize> {
+    let elf = object::read::elf::ElfFile64::<object::Endianness>::parse(object).ok()?;
+    let index = elf.section_by_name(".BTF")?.index().0;
+    let header = elf.elf_header();
+    let (table, size) = (
+        header.e_shoff.get(elf.endian()),
+        header.e_shentsize.get(elf.endian()),
+    );
+    let field = usize::try_from(table)
+        .ok()?
+        .checked_add(index.checked_mul(size.into())?)?;
+    (field.checked_add(4)? <= object.len()).then_some(field)
 }
 
 /// What a module says it depends on; `None` when it is not a module.
@@ -253,6 +297,51 @@ mod tests {
         );
         assert_eq!(names(&second), ["rng-core.ko", "virtio-rng.ko"]);
         assert_eq!(second[1].object, module("rng-core,virtio"));
+    }
+
+    #[test]
+    fn a_signature_is_cut_off() {
+        let plain = module("a");
+        let mut signed = plain.clone();
+        signed.extend([7; 300]);
+        signed.extend([0, 0, 2, 0, 0, 0, 0, 0]);
+        signed.extend(300u32.to_be_bytes());
+        signed.extend(SIGNED);
+
+        lighten(&mut signed);
+
+        assert!(signed == plain);
+    }
+
+    #[test]
+    fn a_signature_longer_than_the_file_is_left() {
+        let mut object = b"short".to_vec();
+        object.extend([0, 0, 2, 0, 0, 0, 0, 0]);
+        object.extend(u32::MAX.to_be_bytes());
+        object.extend(SIGNED);
+        let before = object.clone();
+
+        lighten(&mut object);
+
+        assert!(object == before);
+    }
+
+    #[test]
+    fn type_information_loses_its_name_and_nothing_else_changes() {
+        let mut object = module("a");
+        let at = object
+            .windows(9)
+            .position(|name| name == b".modinfo\0")
+            .unwrap();
+        object[at..at + 9].copy_from_slice(b".BTF\0\0\0\0\0");
+        let before = object.clone();
+
+        lighten(&mut object);
+
+        let parsed = object::read::elf::ElfFile64::<object::Endianness>::parse(&*object).unwrap();
+        assert!(parsed.section_by_name(".BTF").is_none());
+        let changed = before.iter().zip(&object).filter(|(old, new)| old != new);
+        assert_eq!((before.len(), changed.count()), (object.len(), 1));
     }
 
     #[test]

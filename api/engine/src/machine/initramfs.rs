@@ -4,7 +4,7 @@
 //! brings `/init`. So a new agent needs no new environment.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Seek};
 use std::path::Path;
 
 use pyro_images::initramfs::Archive;
@@ -31,11 +31,16 @@ pub(super) fn agent_archive(agent: &Path) -> Result<File> {
             "{size} bytes are no agent"
         ))));
     }
-    let program = fs::read(agent).map_err(failed)?;
-    let mut archive = Archive::new(Vec::with_capacity(program.len() + 1024));
-    archive.file("init", 0o755, &program).map_err(failed)?;
-    let bytes = archive.finish().map_err(failed)?;
-    memory_file("pyro-agent", &bytes).map_err(failed)
+    let build = || {
+        let size = u32::try_from(size).map_err(io::Error::other)?;
+        // Straight from file to file: the program is not read into our own memory.
+        let mut archive = Archive::new(memory_file("pyro-agent", &[])?);
+        archive.file_from("init", 0o755, size, File::open(agent)?)?;
+        let mut file = archive.finish()?;
+        file.rewind()?;
+        Ok(file)
+    };
+    build().map_err(failed)
 }
 
 #[cfg(test)]
