@@ -20,8 +20,8 @@ use crate::error::{Code, Error, Result};
 use crate::machine::spawn::inherit_only;
 use crate::paths::Paths;
 
-/// How long the trial may take; it needs well under a second.
-const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the trial may take; it needs well under a second, on a busy host more.
+const PROBE_DEADLINE: Duration = Duration::from_secs(20);
 /// Most bytes of the trial's output that are looked at.
 const PROBE_OUTPUT: usize = 64 * 1024;
 /// Where to turn when KVM itself is not up to it.
