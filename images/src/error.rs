@@ -74,6 +74,9 @@ pub enum Error {
     /// apt's configuration names no Debian mirror.
     #[error("no Debian mirror is configured on this machine")]
     NoMirror,
+    /// `PYRO_DEBIAN_MIRROR` is set to something else than an address.
+    #[error("PYRO_DEBIAN_MIRROR is not the address of a Debian mirror")]
+    BadMirror,
     /// The mirror did not answer.
     #[error("the Debian mirror {mirror} cannot be reached: {detail}")]
     MirrorUnreachable {
@@ -135,6 +138,7 @@ impl Error {
             Error::ToolMissing { .. } => "tool_missing",
             Error::NoNamespaces { .. } => "no_user_namespaces",
             Error::NoMirror => "no_debian_mirror",
+            Error::BadMirror => "invalid_debian_mirror",
             Error::MirrorUnreachable { .. } => "mirror_unreachable",
             Error::MirrorUnusable { .. } => "mirror_unusable",
             Error::KeyringOutdated { .. } => "keyring_outdated",
@@ -171,8 +175,12 @@ impl Error {
             Error::NoMirror => "add a Debian source to /etc/apt/sources.list, or set \
                  PYRO_DEBIAN_MIRROR to a mirror's address"
                 .to_owned(),
-            Error::MirrorUnreachable { .. } => "check the network and apt's proxy settings \
-                 (`sudo apt-get update` must work), then pull again"
+            Error::BadMirror => "set PYRO_DEBIAN_MIRROR to an address such as \
+                 http://mirror.example/debian, or unset it to use apt's mirror"
+                .to_owned(),
+            Error::MirrorUnreachable { .. } => "check the network, apt's proxy settings \
+                 (`sudo apt-get update` must work) and PYRO_DEBIAN_MIRROR if it is set, \
+                 then pull again"
                 .to_owned(),
             Error::MirrorUnusable { .. } => "use a complete mirror: change apt's sources, or set \
                  PYRO_DEBIAN_MIRROR to its address"

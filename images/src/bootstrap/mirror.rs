@@ -75,17 +75,26 @@ impl Mirrors {
     /// The mirrors of this machine: `PYRO_DEBIAN_MIRROR` when it is set, else what apt has.
     ///
     /// # Errors
-    /// [`Error::NoMirror`].
+    /// [`Error::NoMirror`], [`Error::BadMirror`].
     pub fn of_machine() -> Result<Mirrors, Error> {
-        match std::env::var(OVERRIDE) {
-            Ok(uri) if uri.contains(":/") && !uri.contains(char::is_whitespace) => Ok(Mirrors {
-                main: uri.clone(),
-                updates: None,
-                security: None,
-            }),
-            Ok(uri) if !uri.is_empty() => Err(Error::NoMirror),
+        match std::env::var_os(OVERRIDE) {
+            Some(uri) if !uri.is_empty() => {
+                Mirrors::at(uri.into_string().map_err(|_| Error::BadMirror)?)
+            }
             _ => Mirrors::of_apt(Path::new("/etc/apt")),
         }
+    }
+
+    /// One mirror for all, at an address that somebody gave.
+    fn at(uri: String) -> Result<Mirrors, Error> {
+        if !uri.contains(":/") || uri.contains(char::is_whitespace) {
+            return Err(Error::BadMirror);
+        }
+        Ok(Mirrors {
+            main: uri,
+            updates: None,
+            security: None,
+        })
     }
 
     fn of_apt(directory: &Path) -> Result<Mirrors, Error> {
@@ -317,6 +326,19 @@ mod tests {
             vec![("sources.list.d/debian.sources", disabled)],
         ] {
             assert!(matches!(apt(&files), Err(Error::NoMirror)), "{files:?}");
+        }
+    }
+
+    #[test]
+    fn a_given_mirror_must_be_an_address() {
+        let given = Mirrors::at("http://mirror/debian".to_owned()).unwrap();
+        assert_eq!(
+            given.sources("trixie"),
+            [source("http://mirror/debian", "trixie")]
+        );
+        for wrong in ["mirror", "http://mirror/debian main", "/srv/mirror"] {
+            let refused = Mirrors::at(wrong.to_owned());
+            assert!(matches!(refused, Err(Error::BadMirror)), "{wrong}");
         }
     }
 
