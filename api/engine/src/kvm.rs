@@ -72,8 +72,7 @@ fn open_error(path: &Path, error: io::Error) -> Error {
         io::ErrorKind::PermissionDenied => (
             Code::KvmPermission,
             format!("this user may not open {shown} for reading and writing"),
-            "add the user to the group kvm (`sudo usermod -aG kvm $USER`) and log in again"
-                .to_string(),
+            permission_remedy(path),
         ),
         _ => (
             Code::KvmUnavailable,
@@ -82,6 +81,21 @@ fn open_error(path: &Path, error: io::Error) -> Error {
         ),
     };
     Error::new(code, message, remedy).caused_by(error)
+}
+
+/// How a user gets at the device: by its group, which some systems still have to be told.
+fn permission_remedy(path: &Path) -> String {
+    const GROUP_READ_WRITE: u32 = 0o060;
+    let join = "add the user to the group kvm (`sudo usermod -aG kvm $USER`) and log in again";
+    let for_group = fs::metadata(path)
+        .map(|meta| meta.mode() & GROUP_READ_WRITE == GROUP_READ_WRITE && meta.gid() != 0);
+    match for_group {
+        Ok(false) => {
+            let shown = path.display();
+            format!("run `sudo chgrp kvm {shown} && sudo chmod 660 {shown}`; then {join}")
+        }
+        _ => join.to_string(),
+    }
 }
 
 /// Opens KVM and makes sure that it can run a stock guest.
@@ -206,18 +220,23 @@ impl Remembered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_missing_device_and_a_forbidden_one_are_told_apart() {
         let missing = open(Path::new("/nonexistent/kvm")).expect_err("not there");
         assert_eq!(missing.code(), Code::KvmMissing);
 
-        let forbidden = open_error(
-            Path::new("/dev/kvm"),
-            io::Error::from_raw_os_error(rustix::io::Errno::ACCESS.raw_os_error()),
-        );
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let device = folder.path().join("kvm");
+        fs::write(&device, "").expect("written");
+        fs::set_permissions(&device, fs::Permissions::from_mode(0o600)).expect("changed");
+        let denied = rustix::io::Errno::ACCESS.raw_os_error();
+        let forbidden = open_error(&device, io::Error::from_raw_os_error(denied));
         assert_eq!(forbidden.code(), Code::KvmPermission);
         assert!(forbidden.remedy().contains("group kvm"));
+        // Being in the group would not help yet.
+        assert!(forbidden.remedy().contains("sudo chgrp kvm"));
     }
 
     #[test]
