@@ -65,6 +65,8 @@ pub struct Report {
     pub total: Duration,
     /// How long the command ran, on the guest's clock; zero when it did not start.
     pub command: Duration,
+    /// For [`CommandEnd::TimedOut`]: whether it was the VM's time to live that was up.
+    pub ttl_expired: bool,
     /// `uname -r` of the guest.
     pub kernel_release: String,
 }
@@ -208,10 +210,16 @@ where
     O: AsyncWrite + Unpin,
     E: AsyncWrite + Unpin,
 {
-    let ready = machine.wait_ready(BOOT_DEADLINE.min(limits.ttl())).await?;
+    let ready = match machine.wait_ready(BOOT_DEADLINE.min(limits.ttl())).await {
+        Err(error) if started.elapsed() >= limits.ttl() => {
+            return Err(ttl_expired(limits).with_detail(error.detail().unwrap_or_default()));
+        }
+        ready => ready?,
+    };
     on_ready(&ready);
     let left = limits.ttl().saturating_sub(started.elapsed());
     let timeout = limits.timeout().min(left);
+    let ttl_is_shorter = left < limits.timeout();
     if timeout.is_zero() {
         return Err(ttl_expired(limits));
     }
@@ -251,10 +259,11 @@ where
     };
     let (end, command) = command_end(outcome)?;
     Ok(Run::Finished(Report {
-        end,
         boot: ready.boot,
         total: Duration::ZERO,
         command,
+        ttl_expired: ttl_is_shorter && end == CommandEnd::TimedOut,
+        end,
         kernel_release: ready.kernel_release,
     }))
 }

@@ -41,7 +41,7 @@ pub(crate) fn run(args: Run, paths: &Paths, runtime: &Runtime) -> Result<u8, Fai
     };
     let prepared = runtime.block_on(oneshot::prepare(paths, request))?;
     let opened = environment::open_or_pull(paths, recipe)?;
-    let timeout = *prepared.limits();
+    let limits = *prepared.limits();
     if args.json.json {
         let document = runtime.block_on(captured(prepared, opened, &args.environment))?;
         return match document {
@@ -75,12 +75,14 @@ pub(crate) fn run(args: Run, paths: &Paths, runtime: &Runtime) -> Result<u8, Fai
         Ran::OutputClosed(error) => Err(Failure::Output(error)),
         Ran::Finished(report) => {
             match &report.end {
-                CommandEnd::TimedOut => {
-                    let seconds = timeout.timeout().min(timeout.ttl()).as_secs();
-                    note(&format!(
-                        "pyro: the command was killed after {seconds} s (--timeout-seconds)"
-                    ));
-                }
+                CommandEnd::TimedOut if report.ttl_expired => note(&format!(
+                    "pyro: the command was killed: the VM may live {} s (--ttl-seconds)",
+                    limits.ttl().as_secs()
+                )),
+                CommandEnd::TimedOut => note(&format!(
+                    "pyro: the command was killed after {} s (--timeout-seconds)",
+                    limits.timeout().as_secs()
+                )),
                 CommandEnd::NotFound(message) | CommandEnd::NotExecutable(message) => {
                     note(&format!("pyro: {message}"));
                 }
@@ -261,6 +263,7 @@ mod tests {
             boot: Duration::from_micros(1500),
             total: Duration::from_secs(1),
             command: Duration::ZERO,
+            ttl_expired: false,
             kernel_release: "6.1".into(),
         };
         let (text, binary) = (capture(b"hi\n").await, capture(b"\xff\xfe\0aaaa").await);
