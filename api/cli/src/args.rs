@@ -145,16 +145,36 @@ pub(crate) struct Run {
     #[arg(value_name = "ENV")]
     pub(crate) environment: String,
     /// Virtual CPUs
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        default_value_t = 1
+    )]
     pub(crate) vcpu_count: u64,
     /// Memory of the virtual machine in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    #[arg(
+        long,
+        value_name = "MIB",
+        allow_negative_numbers = true,
+        default_value_t = 1024
+    )]
     pub(crate) mem_mib: u64,
     /// Kill the command, with all it started, after this time (exit status 124)
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        allow_negative_numbers = true,
+        default_value_t = 30
+    )]
     pub(crate) timeout_seconds: u64,
     /// End the whole virtual machine after this time
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        allow_negative_numbers = true,
+        default_value_t = 600
+    )]
     pub(crate) ttl_seconds: u64,
     /// What the guest may reach
     #[arg(long, value_enum, value_name = "POLICY", default_value_t = Network::Off)]

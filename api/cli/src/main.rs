@@ -16,7 +16,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use pyro_engine::paths::Paths;
 use pyro_engine::{Code, Error};
 use tokio::runtime::Runtime;
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error, &words).into(),
+        Err(error) => return usage(error, &words).into(),
     };
     let json = wants_json(&cli.command);
     let for_failure = match &cli.command {
@@ -84,26 +84,35 @@ fn report(failure: Failure, json: bool, status_of: fn(&Error) -> u8) -> u8 {
         .caused_by(error),
         Failure::Engine(error) => *error,
     };
-    // A standard output that cannot be written changes nothing: the status tells.
-    let _ = print_error(&error, json);
+    // Where no document can be written, words are better than nothing.
+    if print_error(&error, json).is_err() {
+        let _ = print_error(&error, false);
+    }
     status_of(&error)
 }
 
+/// What is wrong with most runs that clap refuses.
+const NO_DASHES: &str = "put the guest's command after `--`: pyro run ENV -- CMD...";
+
 /// Tells what is wrong with the command line, or shows help.
-fn usage(error: &clap::Error, words: &[OsString]) -> u8 {
+fn usage(mut error: clap::Error, words: &[OsString]) -> u8 {
     let help = matches!(
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
     );
-    let json = words
-        .iter()
-        .take_while(|word| *word != "--")
-        .any(|word| word == "--json");
+    let ours = words.iter().take_while(|word| *word != "--");
+    let json = ours.clone().any(|word| word == "--json");
+    let mut remedy = "see the same command with --help";
+    if words.get(1).is_some_and(|word| word == "run") && ours.count() == words.len() {
+        remedy = NO_DASHES;
+        // In the place of clap's own, which would put the dashes before a flag.
+        let tip = ContextValue::StyledStrs(vec![NO_DASHES.into()]);
+        error.insert(ContextKind::Suggested, tip);
+    }
     if json && !help {
         let text = error.to_string();
         let line = text.lines().next().unwrap_or_default();
         let line = line.strip_prefix("error: ").unwrap_or(line);
-        let remedy = "see the same command with --help";
         let document = serde_json::json!({
             "error": {"code": "usage", "message": line, "remedy": remedy}
         });

@@ -129,6 +129,34 @@ fn command_lines_that_make_no_sense_exit_2() {
 }
 
 #[test]
+fn a_run_without_dashes_is_told_where_they_go() {
+    let host = Host::new();
+    for args in [
+        &["run", "debian:12", "git"][..],
+        &["run", "debian:12", "git", "--version"],
+        &["run", "debian:12"],
+    ] {
+        let words = stderr(&host.run(args));
+        assert!(words.contains("after `--`"), "{args:?}: {words}");
+        let error = json(&host.run(&[args, &["--json"]].concat()));
+        let remedy = error["error"]["remedy"].as_str().unwrap().to_string();
+        assert!(remedy.contains("after `--`"), "{args:?}: {error}");
+    }
+    let words = stderr(&host.run(&["run", "debian:12", "--vcpu-count", "-1", "--", "git"]));
+    assert!(words.contains("invalid value '-1'"), "{words}");
+}
+
+#[test]
+fn an_error_whose_document_cannot_be_written_is_told_in_words() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Host::new().command(&["env", "list", "--json"]);
+    let output = command.stdout(full).stderr(Stdio::piped()).output();
+    let output = output.unwrap();
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).starts_with("error[io]: "), "{output:?}");
+}
+
+#[test]
 fn a_usage_error_with_json_is_a_document() {
     let output = Host::new().run(&["run", "--json", "--nonsense"]);
     assert_eq!(code(&output), 2);
