@@ -32,16 +32,18 @@ fn main() -> std::process::ExitCode {
         root::tests(),
         endings::tests(),
     ];
-    let trials = tests
-        .into_iter()
-        .flatten()
-        .map(|(name, test)| {
-            Trial::test(name, move || {
-                test();
-                Ok(())
-            })
-            .with_ignored_flag(missing.is_some())
+    let tests = tests.into_iter().flatten().map(|(name, test)| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
         })
+    });
+    let conditional = endings::conditional_tests()
+        .into_iter()
+        .map(|(name, test)| Trial::ignorable_test(name, move || Ok(test())));
+    let trials = tests
+        .chain(conditional)
+        .map(|trial| trial.with_ignored_flag(missing.is_some()))
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use libtest_mimic::Completion;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// A test: its name and what it does. It fails by panicking.
 pub(crate) type Test = (&'static str, fn());
+
+/// A test that not every host can prove: where it cannot, it says why and counts as ignored.
+pub(crate) type ConditionalTest = (&'static str, fn() -> Completion);
 
 /// How long anything may take that is waited for: generous, since hosts may be emulated.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
