@@ -34,6 +34,11 @@ run: build ## Boot a Debian guest in our own monitor and run a command in it
 .PHONY: test
 test: build check-fast test-unit test-guest test-host ## All tests; guest-backed ones on hardware KVM or in the emulated host
 
+.PHONY: bench
+bench: build ## Cold boot, memory, exits and sizes, in deterministic virtual time
+	@$(BIN)/pyro env pull debian:12
+	@$(SMOKE) bench
+
 .PHONY: build
 build: deps ## Release binaries
 	@$(CARGO) build --release --locked --workspace

@@ -9,8 +9,10 @@
 //! - [`inside`]: inside. Process 1 and the server of commands.
 //! - [`wire`] and [`flow`]: what both say to each other.
 //! - [`auto`]: decides where a command runs.
+//! - [`bench`]: measures boots in deterministic time.
 
 pub mod auto;
+pub mod bench;
 pub mod flow;
 pub mod host;
 pub mod inside;

@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use pyro_smoke::auto::{self, Kvm};
+use pyro_smoke::bench as boots;
 use pyro_smoke::host::{HostDir, Shares, bench, client, start, supervise, terminal};
 use pyro_smoke::inside;
 use pyro_smoke::wire::{Exec, Size};
@@ -28,6 +29,19 @@ enum Cli {
     /// Runs a command here when KVM here can run a stock guest, else in the emulated host
     #[command(after_help = "Example: pyro-smoke run -- target/release/pyro doctor")]
     Run(RunArgs),
+    /// Measures cold boots, memory, exits and sizes in deterministic time
+    #[command(after_help = "Example: pyro-smoke bench --json")]
+    Bench(MeasureArgs),
+    /// What `bench` runs inside
+    #[command(hide = true)]
+    Measure(MeasureArgs),
+}
+
+#[derive(Args)]
+struct MeasureArgs {
+    /// Prints a JSON document instead of a table
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -119,8 +133,15 @@ fn say(line: &str) {
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {
+    if let Cli::Measure(MeasureArgs { json }) = cli {
+        return boots::measure::run(json).map(|()| ExitCode::SUCCESS);
+    }
     let host = HostDir::from_environment()?;
     match cli {
+        Cli::Measure(_) => unreachable!("it needs no host"),
+        Cli::Bench(MeasureArgs { json }) => {
+            Ok(boots::run(&host, &auto::image_dir(), json, &mut say)?.imitate())
+        }
         Cli::Run(RunArgs { command }) => match auto::probe()? {
             Kvm::Usable => {
                 let (program, arguments) =
