@@ -136,7 +136,8 @@ impl Small<'_> {
             .status();
         status
             .is_ok_and(|status| status.success())
-            .then_some(Small { host })
+            // Lazily: one that is dropped unmounts.
+            .then(|| Small { host })
     }
 
     fn run(&self, script: &str) -> Output {
