@@ -70,3 +70,36 @@ pub struct RunResult {
     /// Why the command did not start.
     pub error: Option<ApiError>,
 }
+
+/// A line of a streamed run (`Accept: application/x-ndjson`). The last is `ended` or `failed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RunEvent {
+    /// The guest is ready, and the command is about to start.
+    Started {
+        /// `uname -r` of the guest.
+        kernel_release: String,
+        /// Milliseconds from the monitor's start to a ready guest.
+        boot_ms: f64,
+    },
+    /// It wrote to standard output.
+    Stdout {
+        /// The bytes, in base64.
+        data: String,
+    },
+    /// It wrote to standard error.
+    Stderr {
+        /// The bytes, in base64.
+        data: String,
+    },
+    /// It has ended, and its VM is gone.
+    Ended {
+        /// The whole result.
+        result: Box<RunResult>,
+    },
+    /// The product failed.
+    Failed {
+        /// Why.
+        error: ApiError,
+    },
+}
