@@ -50,11 +50,20 @@ fn tools() {
         apt-get remove -qq -y hello-pyro >/dev/null && test ! -e /opt/hello
         dpkg --audit
 
-        # python, and pip as far as it goes without a network
+        # python, and pip with a package that a wheel holds (there is no network)
         python3 -m venv --without-pip /root/venv && /root/venv/bin/python -c 'import json, ssl, sqlite3'
-        mkdir -p /root/m && printf 'from setuptools import setup\nsetup(name="m", version="1", py_modules=["m"])\n' >/root/m/setup.py
-        echo 'answer = 42' >/root/m/m.py
-        python3 -m pip --version
+        python3 - <<'PY'
+import zipfile
+with zipfile.ZipFile('/root/answer-1-py3-none-any.whl', 'w') as wheel:
+    info = 'answer-1.dist-info/'
+    wheel.writestr('answer.py', 'def main(): print(42)\n')
+    wheel.writestr(info + 'METADATA', 'Metadata-Version: 2.1\nName: answer\nVersion: 1\n')
+    wheel.writestr(info + 'WHEEL', 'Wheel-Version: 1.0\nGenerator: a\nRoot-Is-Purelib: true\nTag: py3-none-any\n')
+    wheel.writestr(info + 'entry_points.txt', '[console_scripts]\nanswer = answer:main\n')
+    wheel.writestr(info + 'RECORD', '')
+PY
+        pip install -q --no-compile --break-system-packages --no-index --root-user-action ignore /root/answer-1-py3-none-any.whl
+        test "$(answer)" = 42
         "#,
     );
 }
