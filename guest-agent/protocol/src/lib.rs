@@ -8,11 +8,19 @@
 //! then keeps that stream open for the life of the VM. For every operation the host connects to
 //! [`AGENT_PORT`] of the guest and sends one [`Request`].
 //!
+//! What the answers are depends on the request: [`Event`]s to an [`Exec`], [`Request::Ping`],
+//! [`Request::Signal`], [`Request::Sync`] and [`Request::PowerOff`]; [`FileEvent`]s to [`Stat`],
+//! [`List`], [`Read`] and [`Apply`]; [`JobEvent`]s to [`Start`], [`Attach`] and all else about
+//! jobs. Failures look alike in all three.
+//!
 //! An operation's stream belongs to it: when the host closes or half-closes its end before the last
-//! message, the operation is given up, and a program that runs is killed with all that it started.
-//! So standard input ends with an empty `Stdin` frame, not with the stream. The agent stops reading
-//! a stream whose program does not read its input; a [`Request::Signal`] on a stream of its own
-//! passes such a queue, a `Signal` frame waits in it.
+//! message, the operation is given up, and a program that runs is killed with all that it started,
+//! unless it is a job ([`Start`]). So standard input ends with an empty `Stdin` frame, not with the
+//! stream. The agent stops reading a stream whose program does not read its input; a
+//! [`Request::Signal`] on a stream of its own passes such a queue, a `Signal` frame waits in it.
+//!
+//! The ready stream is no more than a greeting and a sign of life: when the host's end of it goes
+//! away, as with a daemon that ends, the agent serves on.
 //!
 //! A message field that the reader does not know is ignored; an operation or a frame kind that the
 //! agent does not know is answered with [`ErrorCode::InvalidRequest`].
@@ -20,17 +28,28 @@
 //! Neither side trusts the other: every length is bounded before it is allocated, and nothing
 //! that the peer sends can make a decoder panic.
 
+pub mod apply;
+pub mod files;
 pub mod frame;
+pub mod jobs;
 pub mod messages;
+pub mod path;
 
+pub use apply::{Apply, CHANGES_MAX, CHANGES_TEXT_MAX, Change, Expect, Mode, Write};
+pub use files::{ENTRIES_MAX, Entry, FileEvent, FileKind, List, PATH_MAX, Read, Stat};
 pub use frame::{
     Decoder, Frame, FrameError, FrameHeader, encode, encode_into, encode_json, encode_message,
     parse,
 };
+pub use jobs::{
+    Attach, CAPTURE_MAX, Captured, JOBS_MAX, JOBS_OUTPUT_MAX, JobEvent, JobId, JobInfo, JobState,
+    OutputStream, Start,
+};
 pub use messages::*;
+pub use path::{GuestPath, Sha256};
 
 /// The protocol's generation. A host speaks to every agent of the same generation.
-pub const GENERATION: u32 = 1;
+pub const GENERATION: u32 = 2;
 /// The guest port on which the agent listens for operations.
 pub const AGENT_PORT: u32 = 1024;
 /// The host port to which the agent connects when the guest is ready.
@@ -42,11 +61,12 @@ pub const MAX_FRAME: usize = 256 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameKind {
-    /// JSON: one of the messages in [`messages`].
+    /// JSON: one of the messages of this crate.
     Message = 1,
-    /// Bytes for the program's standard input; an empty payload closes it. Host to agent.
+    /// Bytes for the program's standard input; an empty payload closes it. In an [`Apply`], bytes
+    /// of a file. Host to agent.
     Stdin = 2,
-    /// Bytes of the program's standard output. Agent to host.
+    /// Bytes of the program's standard output, or of the file that is read. Agent to host.
     Stdout = 3,
     /// Bytes of the program's standard error. Agent to host.
     Stderr = 4,

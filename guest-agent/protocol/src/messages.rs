@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Apply, Attach, JobId, List, Read, Start, Stat};
+
 /// Agent to host, first on the ready stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -36,6 +38,44 @@ pub struct Welcome {
 pub enum Request {
     /// Runs one program.
     Exec(Exec),
+    /// Runs one program that survives this stream.
+    Start(Start),
+    /// Gives the output and the end of a job.
+    Attach(Attach),
+    /// Lists all jobs; answered with [`JobEvent::Jobs`](crate::JobEvent::Jobs).
+    Jobs,
+    /// Sends a signal to the process group of a job's program; answered with
+    /// [`JobEvent::Done`](crate::JobEvent::Done), also when it has ended.
+    SignalJob {
+        /// The job.
+        job: JobId,
+        /// The signal's number, 1 to 31.
+        signal: u8,
+    },
+    /// Kills a job's program and everything that it started, also what it left running when it
+    /// ended. Answered with [`JobEvent::Done`](crate::JobEvent::Done) at once; that all are gone
+    /// is told by the job's [`JobEvent::Exited`](crate::JobEvent::Exited).
+    CancelJob {
+        /// The job.
+        job: JobId,
+    },
+    /// Drops an ended job with its output; what it left running goes on. Answered with
+    /// [`JobEvent::Done`](crate::JobEvent::Done). Refused with [`ErrorCode::Busy`] while it runs.
+    Forget {
+        /// The job.
+        job: JobId,
+    },
+    /// Tells what a path is.
+    Stat(Stat),
+    /// Lists a directory.
+    List(List),
+    /// Reads a file.
+    Read(Read),
+    /// Changes files, all of them or none.
+    Apply(Apply),
+    /// Writes everything out to the host, as sync(1) does; answered with [`Event::Done`] then.
+    /// What programs write meanwhile may be written out or not.
+    Sync,
     /// Answers at once with [`Event::Done`].
     Ping,
     /// Sends a signal to the process group of a program that an exec started; answered with
@@ -141,6 +181,26 @@ pub enum ErrorCode {
     UnknownUser,
     /// The guest ran out of something.
     OutOfResources,
+    /// There is no such file, directory or job.
+    NotFound,
+    /// There is something already: another job of this name, or something where a file is to go.
+    AlreadyExists,
+    /// A regular file is needed, and there is something else.
+    NotAFile,
+    /// A directory is needed, and there is something else.
+    NotADirectory,
+    /// A directory that is to be deleted is not empty.
+    NotEmpty,
+    /// The path leads out of the directory that it may not leave.
+    Outside,
+    /// What is there is not what was expected, or has changed meanwhile.
+    Conflict,
+    /// The disk is full.
+    NoSpace,
+    /// More changes, or longer paths, than are allowed.
+    TooMuch,
+    /// The job runs.
+    Busy,
     /// Anything else, also a kind that this side does not know yet.
     #[serde(other)]
     Internal,

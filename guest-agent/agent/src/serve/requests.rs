@@ -72,6 +72,10 @@ impl Server {
                     (failed(code, crate::log::chain(&error)), State::Closing)
                 }
             },
+            Ok(_) => {
+                let reason = "this agent cannot do that yet".to_owned();
+                (failed(ErrorCode::InvalidRequest, reason), State::Closing)
+            }
             Err(error) => {
                 let reason = crate::log::chain(&error);
                 (failed(ErrorCode::InvalidRequest, reason), State::Closing)
