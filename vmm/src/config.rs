@@ -37,6 +37,11 @@ pub struct Config {
     /// (see [`crate::control`]). The VM ends when its peer closes it and
     /// [`Config::outlive_control`] is false.
     pub control_fd: FdNumber,
+    /// A listening Unix stream socket: whoever connects becomes the control peer in the place of
+    /// the one before, whose connection is closed. So a VM that outlives its parent can be taken
+    /// over by the next.
+    #[serde(default)]
+    pub control_listener_fd: Option<FdNumber>,
     /// Go on running when the control peer goes away.
     #[serde(default)]
     pub outlive_control: bool,

@@ -23,12 +23,9 @@ const POWER_OFF: &[u8] = &[0x66, 0xba, 0x00, 0x06, 0xb0, 0x34, 0xee];
 /// `jmp $`
 const SPIN: &[u8] = &[0xeb, 0xfe];
 
-fn kvm() -> Option<File> {
-    let kvm = File::options().read(true).write(true).open("/dev/kvm").ok();
-    if kvm.is_none() {
-        eprintln!("skipped: /dev/kvm is not usable here");
-    }
-    kvm
+fn kvm() -> File {
+    let kvm = File::options().read(true).write(true).open("/dev/kvm");
+    kvm.expect("/dev/kvm was usable when this was built")
 }
 
 /// An ELF file with a PVH note whose one segment, at 1 MiB, is `code`.
@@ -113,6 +110,7 @@ impl Vm {
                 host_ports: vec![],
             },
             control_fd: number(6),
+            control_listener_fd: None,
             outlive_control: false,
             debug_console: false,
         };
@@ -188,16 +186,18 @@ fn spawn(config: &[u8], fds: &[OwnedFd]) -> Child {
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn a_guest_that_powers_off_ends_the_process_well() {
-    let Some(kvm) = kvm() else { return };
+    let kvm = kvm();
     let mut vm = Vm::start(kvm, POWER_OFF, |_| {});
     vm.expect_started();
     assert_eq!(vm.expect_exit(0), ExitReason::PowerOff);
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn stop_ends_a_guest_that_does_not_help() {
-    let Some(kvm) = kvm() else { return };
+    let kvm = kvm();
     let mut vm = Vm::start(kvm, SPIN, |_| {});
     vm.expect_started();
     vm.send(&Request::Stop);
@@ -206,8 +206,9 @@ fn stop_ends_a_guest_that_does_not_help() {
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn the_vm_ends_when_its_parent_is_gone() {
-    let Some(kvm) = kvm() else { return };
+    let kvm = kvm();
     let mut vm = Vm::start(kvm, SPIN, |_| {});
     vm.expect_started();
     drop(vm.control);
@@ -215,8 +216,9 @@ fn the_vm_ends_when_its_parent_is_gone() {
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn requests_are_answered_in_order_also_while_paused() {
-    let Some(kvm) = kvm() else { return };
+    let kvm = kvm();
     let mut vm = Vm::start(kvm, SPIN, |_| {});
     vm.expect_started();
     vm.send(&Request::Pause);
@@ -239,6 +241,7 @@ fn requests_are_answered_in_order_also_while_paused() {
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn impossible_numbers_are_refused_with_a_sentence() {
     let changes: [(Change, &str); 5] = [
         (|config| config.vcpu_count = 0, "0 vCPUs are not possible"),
@@ -257,7 +260,7 @@ fn impossible_numbers_are_refused_with_a_sentence() {
         (|config| config.generation = 9, "generation 9"),
     ];
     for (change, expected) in changes {
-        let Some(kvm) = kvm() else { return };
+        let kvm = kvm();
         let vm = Vm::start(kvm, SPIN, change);
         let ExitReason::Failed { message } = vm.expect_exit(1) else {
             panic!("{expected}")
@@ -267,8 +270,9 @@ fn impossible_numbers_are_refused_with_a_sentence() {
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn a_file_that_is_no_kernel_is_refused_with_a_sentence() {
-    let Some(kvm) = kvm() else { return };
+    let kvm = kvm();
     let vm = Vm::start(kvm, SPIN, |config| {
         // The archive for a kernel, and the kernel for an archive.
         std::mem::swap(&mut config.kernel_fd, &mut config.initramfs_fds[0]);
@@ -280,6 +284,7 @@ fn a_file_that_is_no_kernel_is_refused_with_a_sentence() {
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn descriptors_that_are_reserved_closed_or_shared_are_refused() {
     let changes: [(Change, &str); 3] = [
         (|config| config.kernel_fd = 0, "descriptor 0 is reserved"),
@@ -290,7 +295,7 @@ fn descriptors_that_are_reserved_closed_or_shared_are_refused() {
         (|config| config.kernel_fd = config.kvm_fd, "is named twice"),
     ];
     for (change, expected) in changes {
-        let Some(kvm) = kvm() else { return };
+        let kvm = kvm();
         let mut vm = Vm::start(kvm, SPIN, change);
         let mut message = String::new();
         vm.child

@@ -68,6 +68,16 @@ impl Error {
         self.detail.as_deref()
     }
 
+    /// The error as it crosses the socket and is kept in records.
+    pub fn to_api(&self) -> pyro_client::types::ApiError {
+        pyro_client::types::ApiError {
+            code: self.code.as_str().to_string(),
+            message: self.sentence(),
+            remedy: self.remedy.clone(),
+            detail: self.detail.clone(),
+        }
+    }
+
     /// The sentence followed by its causes, each after a colon.
     pub fn sentence(&self) -> String {
         let mut text = self.message.clone();
@@ -168,9 +178,138 @@ codes! {
     Interrupted = "interrupted",
     /// Reading or writing the caller's streams failed.
     Io = "io",
+    /// A name that is empty, too long, or has characters that it may not have.
+    InvalidName = "invalid_name",
+    /// A label whose key or value is not allowed, or too many labels.
+    InvalidLabel = "invalid_label",
+    /// A variable of the environment that no guest could have.
+    InvalidEnvironment = "invalid_environment",
+    /// A path of the host that is not absolute, or one of the guest that cannot be one.
+    InvalidPath = "invalid_path",
+    /// A request whose parts contradict each other or are out of range.
+    InvalidRequest = "invalid_request",
+    /// Another daemon holds the state directory.
+    StateLocked = "state_locked",
+    /// A record on disk that cannot be read.
+    RecordUnreadable = "record_unreadable",
+    /// No workspace has this id or name.
+    WorkspaceNotFound = "workspace_not_found",
+    /// Several workspaces have this name.
+    WorkspaceAmbiguous = "workspace_ambiguous",
+    /// There are as many workspaces as this daemon holds.
+    TooManyWorkspaces = "too_many_workspaces",
+    /// The workspace has no running guest.
+    WorkspaceNotRunning = "workspace_not_running",
+    /// The workspace has a running guest.
+    WorkspaceNotStopped = "workspace_not_stopped",
+    /// The workspace is being deleted.
+    WorkspaceDeleting = "workspace_deleting",
+    /// The environment that the workspace was made from is gone or damaged.
+    EnvironmentGone = "environment_gone",
+    /// The journal has no such command.
+    ExecNotFound = "exec_not_found",
+    /// The guest, its monitor or the daemon ended before the command did.
+    CommandLost = "command_lost",
+    /// There is no such program in the guest.
+    CommandNotFound = "command_not_found",
+    /// The program in the guest cannot be executed.
+    CommandNotExecutable = "command_not_executable",
+    /// Nothing is at this path in the guest.
+    FileNotFound = "file_not_found",
+    /// What is at this path is not of the kind that was asked for.
+    FileKind = "file_kind",
+    /// The path leaves the directory that it must stay in.
+    PathEscapes = "path_escapes",
+    /// The file is not UTF-8 and text was asked for.
+    NotUtf8 = "not_utf8",
+    /// The file's content is another than expected.
+    ContentChanged = "content_changed",
+    /// The patch cannot be read or does not fit.
+    PatchRefused = "patch_refused",
+    /// The seed or the source of a push holds what a workspace does not take.
+    SourceRefused = "source_refused",
+    /// Something exists where the output is to be made.
+    OutputExists = "output_exists",
+    /// The output on the host cannot be made.
+    OutputUnwritable = "output_unwritable",
+    /// The workspace has no such snapshot.
+    SnapshotNotFound = "snapshot_not_found",
+    /// The workspace has a snapshot of this name.
+    SnapshotExists = "snapshot_exists",
+    /// `baseline` can be neither made nor deleted.
+    SnapshotReserved = "snapshot_reserved",
+    /// The workspace's disk is damaged.
+    DiskDamaged = "disk_damaged",
+    /// This part of the product is not there yet.
+    NotBuiltYet = "not_built_yet",
+}
+
+/// What an error means to whoever asked; each has one HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The request can never work: 400.
+    Invalid,
+    /// What it names is not there: 404.
+    NotFound,
+    /// It does not fit the present state: 409.
+    Conflict,
+    /// What it carries is refused: 422.
+    Refused,
+    /// The disk is full: 507.
+    NoSpace,
+    /// This host or daemon cannot do it now: 503.
+    Unavailable,
+    /// The product or the guest failed: 500.
+    Failed,
 }
 
 impl Code {
+    /// What the error means to whoever asked.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::VcpuCountOutOfRange
+            | Self::MemoryOutOfRange
+            | Self::TimeOutOfRange
+            | Self::InvalidCommand
+            | Self::InvalidName
+            | Self::InvalidLabel
+            | Self::InvalidEnvironment
+            | Self::InvalidPath
+            | Self::InvalidRequest
+            | Self::SnapshotReserved
+            | Self::NetworkUnavailable
+            | Self::Store("unknown_environment") => Kind::Invalid,
+            Self::WorkspaceNotFound
+            | Self::ExecNotFound
+            | Self::FileNotFound
+            | Self::SnapshotNotFound => Kind::NotFound,
+            Self::WorkspaceAmbiguous
+            | Self::WorkspaceNotRunning
+            | Self::WorkspaceNotStopped
+            | Self::WorkspaceDeleting
+            | Self::TooManyWorkspaces
+            | Self::ContentChanged
+            | Self::OutputExists
+            | Self::SnapshotExists => Kind::Conflict,
+            Self::FileKind
+            | Self::PathEscapes
+            | Self::NotUtf8
+            | Self::PatchRefused
+            | Self::SourceRefused => Kind::Refused,
+            Self::NoSpace | Self::Store("no_space") => Kind::NoSpace,
+            Self::PlatformUnsupported
+            | Self::KvmMissing
+            | Self::KvmPermission
+            | Self::KvmUnavailable
+            | Self::KvmCannotRunGuest
+            | Self::HelperMissing
+            | Self::StateUnwritable
+            | Self::StateLocked
+            | Self::Interrupted => Kind::Unavailable,
+            _ => Kind::Failed,
+        }
+    }
+
     /// Whether the caller asked for something that can never work: a usage error.
     pub fn is_usage(self) -> bool {
         matches!(

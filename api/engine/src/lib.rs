@@ -11,6 +11,7 @@
 
 pub mod capture;
 pub mod doctor;
+pub mod engine;
 pub mod environments;
 pub mod error;
 pub mod exec;
@@ -19,6 +20,10 @@ pub mod limits;
 pub mod machine;
 pub mod oneshot;
 pub mod paths;
+mod records;
 pub mod run_dir;
+#[cfg(test)]
+mod testing;
 
-pub use error::{Code, Error, Result};
+pub use engine::{Engine, ExecStream, Options, RunStream};
+pub use error::{Code, Error, Kind, Result};

@@ -283,7 +283,7 @@ fn no_space(path: &Path, free: u64) -> Error {
     )
 }
 
-fn unwritable(path: &Path, error: io::Error) -> Error {
+pub(crate) fn unwritable(path: &Path, error: io::Error) -> Error {
     let full = [Errno::NOSPC, Errno::DQUOT].map(|errno| Some(errno.raw_os_error()));
     if full.contains(&error.raw_os_error()) {
         return no_space(path, free_bytes(path).unwrap_or(0)).caused_by(error);

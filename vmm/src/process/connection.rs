@@ -140,6 +140,11 @@ impl Connection {
         self.outbox.len() <= OUTBOX_MAX
     }
 
+    /// Whether all that was sent was taken by the peer's socket.
+    pub(super) fn delivered(&self) -> bool {
+        !self.closed && self.outbox.is_empty()
+    }
+
     /// Whether something waits to be sent.
     pub(super) fn wants_to_send(&self) -> bool {
         !self.outbox.is_empty()

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use kvm_ioctls::Kvm;
 
@@ -45,6 +45,14 @@ pub(super) struct Resources {
     pub(super) vsock_ports: Vec<(u32, OwnedFd)>,
 }
 
+/// The sockets to whoever is in command.
+pub(super) struct ControlSockets {
+    /// The first peer.
+    pub(super) peer: UnixStream,
+    /// Where further ones connect.
+    pub(super) listener: Option<UnixListener>,
+}
+
 /// Takes over one descriptor. Call it at most once for a number.
 ///
 /// # Errors
@@ -68,13 +76,13 @@ pub(super) fn kvm(fd: OwnedFd) -> Kvm {
     unsafe { Kvm::from_raw_fd(fd.into_raw_fd()) }
 }
 
-/// Takes over everything that the configuration names, the control socket last, and closes all other descriptors but the
+/// Takes over everything that the configuration names, and closes all other descriptors but the
 /// standard streams. Call it before anything else is opened.
 ///
 /// # Errors
 /// When a number is not usable or named twice. Some descriptors are then lost; the process is to
 /// end.
-pub(super) fn take(config: &Config) -> Result<(Resources, UnixStream), InheritError> {
+pub(super) fn take(config: &Config) -> Result<(Resources, ControlSockets), InheritError> {
     let mut numbers = BTreeSet::new();
     for number in all_numbers(config) {
         if !numbers.insert(number) {
@@ -85,7 +93,13 @@ pub(super) fn take(config: &Config) -> Result<(Resources, UnixStream), InheritEr
     let adopt_all = |numbers: &[FdNumber]| -> Result<Vec<OwnedFd>, InheritError> {
         numbers.iter().map(|number| adopt(*number)).collect()
     };
-    let control = adopt(config.control_fd)?.into();
+    let control = ControlSockets {
+        peer: adopt(config.control_fd)?.into(),
+        listener: config
+            .control_listener_fd
+            .map(|number| adopt(number).map(UnixListener::from))
+            .transpose()?,
+    };
     let resources = Resources {
         kvm: kvm(adopt(config.kvm_fd)?),
         kernel: adopt(config.kernel_fd)?.into(),
@@ -127,6 +141,7 @@ fn all_numbers(config: &Config) -> Vec<FdNumber> {
             .iter()
             .flat_map(|layer| [layer.index_fd, layer.data_fd]),
     );
+    numbers.extend(config.control_listener_fd);
     numbers.extend(config.vsock.listener_fd);
     numbers.extend(&config.vsock.stream_fds);
     numbers.extend(config.vsock.host_ports.iter().map(|port| port.acceptor_fd));

@@ -1,7 +1,8 @@
 //! The control thread: answers requests until the VM ends, and says why it did.
 
 use std::io;
-use std::os::unix::net::UnixStream;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
@@ -9,7 +10,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use super::connection::{Connection, Incoming};
 use super::describe;
-use super::inherit::Resources;
+use super::inherit::{ControlSockets, Resources};
 use super::resources::{BuildError, build};
 use crate::config::Config;
 use crate::console::{self, Console};
@@ -28,15 +29,19 @@ const LAST_MESSAGE: Duration = Duration::from_secs(1);
 pub(super) fn run(
     config: &Config,
     resources: Resources,
-    control: UnixStream,
+    control: ControlSockets,
     started: Instant,
 ) -> io::Result<ExitReason> {
     let console = Console::new(config.debug_console);
-    let mut connection = Connection::new(control)?;
+    let mut connection = Connection::new(control.peer)?;
+    if let Some(listener) = &control.listener {
+        listener.set_nonblocking(true)?;
+    }
     let reason = match build(config, resources, console.clone()) {
         Ok(machine) => {
             let monitor = Monitor {
                 connection,
+                listener: control.listener,
                 machine,
                 console: console.clone(),
                 outlive_control: config.outlive_control,
@@ -55,11 +60,17 @@ pub(super) fn run(
         eprintln!("pyro-vmm: {message}");
     }
     let (console_tail, _) = console.tail(CONSOLE_TAIL);
-    connection.send(&Message::Event(Event::Exited {
+    let last = Message::Event(Event::Exited {
         reason: reason.clone(),
         console_tail,
-    }));
+    });
+    connection.send(&last);
     connection.flush_within(LAST_MESSAGE);
+    if config.outlive_control && !connection.delivered() {
+        // Whoever looks for this VM later shall know how it ended.
+        let text = serde_json::to_string(&last).expect("messages are plain data");
+        eprintln!("{text}");
+    }
     Ok(reason)
 }
 
@@ -71,6 +82,8 @@ fn failed(error: &BuildError) -> ExitReason {
 
 struct Monitor {
     connection: Connection,
+    /// Where the next peer connects.
+    listener: Option<UnixListener>,
     machine: Machine,
     console: Console,
     outlive_control: bool,
@@ -151,6 +164,25 @@ impl Monitor {
         self.connection.send(&Message::Reply(reply));
     }
 
+    /// Takes the newest peer in the place of the one there is.
+    fn change_peer(&mut self, ops: &mut EventOps<'_>) {
+        let Some(listener) = &self.listener else {
+            return;
+        };
+        let mut newest = None;
+        while let Ok((stream, _)) = listener.accept() {
+            newest = Some(stream);
+        }
+        let Some(Ok(connection)) = newest.map(Connection::new) else {
+            return;
+        };
+        if !self.peer_gone {
+            let _ = ops.remove(self.interest());
+        }
+        self.connection = connection;
+        self.peer_gone = ops.add(self.interest()).is_err();
+    }
+
     fn refuse(&mut self, code: &str, message: String) {
         let reply = Reply::Error {
             code: code.to_owned(),
@@ -175,11 +207,22 @@ impl MutEventSubscriber for Monitor {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         ops.add(Events::new(self.machine.exit().wake(), EventSet::IN))
             .and_then(|()| ops.add(self.interest()))
-            .expect("an empty event loop takes two descriptors");
+            .and_then(|()| match &self.listener {
+                // On the edge: a connection that cannot be accepted now must not keep us awake.
+                Some(listener) => ops.add(Events::new(
+                    listener,
+                    EventSet::IN | EventSet::EDGE_TRIGGERED,
+                )),
+                None => Ok(()),
+            })
+            .expect("an empty event loop takes three descriptors");
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
-        if events.fd() == std::os::fd::AsRawFd::as_raw_fd(&self.connection) {
+        let listener = self.listener.as_ref().map(AsRawFd::as_raw_fd);
+        if Some(events.fd()) == listener {
+            self.change_peer(ops);
+        } else if events.fd() == self.connection.as_raw_fd() {
             self.connection.flush();
             self.handle_peer();
             if self.peer_gone {

@@ -108,6 +108,7 @@ mod tests {
                 host_ports: vec![],
             },
             control_fd: 9,
+            control_listener_fd: None,
             outlive_control: false,
             debug_console: false,
         };

@@ -184,6 +184,7 @@ impl Machine {
                 }],
             },
             control_fd: inherited.add(control_theirs),
+            control_listener_fd: None,
             outlive_control: false,
             debug_console: spec.debug_console,
         };
