@@ -9,6 +9,8 @@
 //! - [`pack`] builds immutable layers, from a tar stream or member by member.
 //! - [`tree`] is the storage: [`tree::Tree`] over a stack of layers, with POSIX semantics and
 //!   the guest's error numbers.
+//! - [`import`] puts a directory or an archive into a tree, [`export`] takes files, archives and disk
+//!   images out of one; no guest takes part.
 //! - [`fuse`] speaks the FUSE protocol for a tree, over any transport: virtio-fs in the monitor,
 //!   `/dev/fuse` in tests.
 //!
@@ -16,7 +18,9 @@
 //! symbolic link, open a device; believe a length, an offset or an index without a check; panic,
 //! spin or grow without bound because of what a guest, an archive or a damaged file says.
 
+pub mod export;
 pub mod fuse;
+pub mod import;
 pub mod pack;
 pub mod tree;
 

@@ -11,7 +11,7 @@
 mod data;
 mod error;
 mod index;
-mod tar;
+pub(crate) mod tar;
 mod writer;
 
 pub use error::PackError;

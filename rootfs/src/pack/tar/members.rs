@@ -20,27 +20,27 @@ const EXTENSION_MAX: u64 = 1 << 20;
 const PADDING_MAX: u64 = 16 << 20;
 
 /// What a member is, without its content.
-pub(super) struct Member {
-    pub(super) header: Header,
-    pub(super) entry_type: EntryType,
-    pub(super) path: Vec<u8>,
+pub(crate) struct Member {
+    pub(crate) header: Header,
+    pub(crate) entry_type: EntryType,
+    pub(crate) path: Vec<u8>,
     /// Target of a link.
-    pub(super) link: Vec<u8>,
-    pub(super) size: u64,
+    pub(crate) link: Vec<u8>,
+    pub(crate) size: u64,
     pub(super) uid: u64,
     pub(super) gid: u64,
-    pub(super) mtime: Timestamp,
+    pub(crate) mtime: Timestamp,
     pub(super) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Member {
-    pub(super) fn refuse(&self, reason: &'static str) -> PackError {
+    pub(crate) fn refuse(&self, reason: &'static str) -> PackError {
         refuse(&self.path, reason)
     }
 }
 
 /// Reads members. As a [`Read`] it is the content of the last one.
-pub(super) struct Members<R> {
+pub(crate) struct Members<R> {
     source: R,
     /// Of the last member's content.
     left: u64,
@@ -51,7 +51,7 @@ pub(super) struct Members<R> {
 }
 
 impl<R: Read> Members<R> {
-    pub(super) fn new(source: R) -> Self {
+    pub(crate) fn new(source: R) -> Self {
         Self {
             source,
             left: 0,
@@ -65,7 +65,7 @@ impl<R: Read> Members<R> {
     }
 
     /// The next member, or `None` at the end of the archive. Skips what is left of the last.
-    pub(super) fn next(&mut self) -> Result<Option<Member>, PackError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Member>, PackError> {
         let mut extension = self.global.clone();
         let mut extended = false;
         loop {
@@ -199,7 +199,7 @@ impl<R: Read> Members<R> {
     }
 
     /// Skips what is left of the last member.
-    pub(super) fn skip_rest(&mut self) -> Result<(), PackError> {
+    pub(crate) fn skip_rest(&mut self) -> Result<(), PackError> {
         let skip = self.left + self.padding;
         let skipped = io::copy(&mut (&mut self.source).take(skip), &mut io::sink())
             .map_err(PackError::Read)?;
@@ -211,7 +211,7 @@ impl<R: Read> Members<R> {
     }
 
     /// Reads what follows the archive's end, so that its writer does not see a broken pipe.
-    pub(super) fn drain(&mut self) -> Result<(), PackError> {
+    pub(crate) fn drain(&mut self) -> Result<(), PackError> {
         io::copy(&mut (&mut self.source).take(PADDING_MAX), &mut io::sink())
             .map_err(PackError::Read)?;
         Ok(())

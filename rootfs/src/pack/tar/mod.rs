@@ -5,7 +5,7 @@
 //! memory; `reader` knows nothing of layers, and this file nothing of blocks and paddings.
 
 mod extension;
-mod members;
+pub(crate) mod members;
 
 use std::fs::File;
 use std::io::Read;
