@@ -102,6 +102,18 @@ pub(crate) fn open(layer: &PackedFiles, dir: &Path) -> Tree {
     Tree::open(StackFiles::new(vec![again(layer)], dir_fd(dir))).unwrap()
 }
 
+/// A tree over `layer`, the frozen layers at `frozen` and the writable layer at `dir`.
+pub(crate) fn open_over(layer: &PackedFiles, frozen: &[&Path], dir: &Path) -> Tree {
+    Tree::open(stack_over(layer, frozen, dir)).unwrap()
+}
+
+/// The files of such a tree.
+pub(crate) fn stack_over(layer: &PackedFiles, frozen: &[&Path], dir: &Path) -> StackFiles {
+    let mut stack = StackFiles::new(vec![again(layer)], dir_fd(dir));
+    stack.frozen = frozen.iter().map(|dir| dir_fd(dir)).collect();
+    stack
+}
+
 /// A name that is one.
 pub(crate) fn name(name: &str) -> Name<'_> {
     Name::new(name.as_bytes()).unwrap()

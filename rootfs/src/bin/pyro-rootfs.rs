@@ -33,6 +33,9 @@ enum Command {
         /// An immutable layer's two files, the lowest layer first; may be given several times.
         #[arg(long, num_args = 2, value_names = ["INDEX", "DATA"], required = true)]
         layer: Vec<PathBuf>,
+        /// Directory of a frozen layer, the lowest first; may be given several times.
+        #[arg(long, value_name = "DIR")]
+        frozen: Vec<PathBuf>,
         /// Directory of the writable layer; made when it does not exist.
         #[arg(long, value_name = "DIR")]
         writable: PathBuf,
@@ -65,6 +68,7 @@ fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Mount {
             layer,
+            frozen,
             writable,
             quota_bytes,
             quota_inodes,
@@ -81,9 +85,14 @@ fn main() -> Result<()> {
                 Durability::Host
             };
             let layers = open_layers(&layer)?;
+            let frozen = frozen
+                .iter()
+                .map(|dir| open_dir(dir))
+                .collect::<Result<_>>()?;
             let writable = open_writable(&writable)?;
             let stack = StackFiles {
                 layers,
+                frozen,
                 writable,
                 quota,
                 durability,
@@ -118,6 +127,10 @@ fn open_writable(path: &Path) -> Result<OwnedFd> {
         }
         _ => {}
     }
+    open_dir(path)
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("cannot open {}", path.display()))
 }

@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::copy::{copy, copy_sparse};
+use super::layers::{Layers, Stored};
 use super::packed::format::MAX_SIZE;
-use super::writable::NodeContent;
-use super::{Content, Ino, Timestamp, Tree, View, Whence};
+use super::writable::{FileCache, FrozenLayer, NodeContent};
+use super::{Content, Ino, Timestamp, Tree, Whence};
 
 /// The unit in which the quota counts.
 const PAGE: u64 = 4096;
@@ -24,16 +26,31 @@ impl Tree {
     /// `ISDIR` or `INVAL` for anything else; `STALE`, `IO`, and the host's own.
     pub fn content(&mut self, ino: Ino) -> Result<Content<'_>, Errno> {
         self.file_attr(ino)?;
-        let content = match self.view(ino)? {
-            View::Node(node) => node.content,
-            View::Packed(_) => NodeContent::Beneath,
+        match self.writable.delta().node(ino).map(|node| node.content) {
+            Some(NodeContent::Hole) => return Ok(Content::Hole),
+            Some(NodeContent::Own) => {
+                let file = self.writable.content(ino)?;
+                return Ok(Content::File { file });
+            }
+            Some(NodeContent::Beneath) | None => {}
+        }
+        let beneath = Layers {
+            packed: &self.packed,
+            frozen: &self.frozen,
+            top: None,
         };
-        match content {
-            NodeContent::Hole => Ok(Content::Hole),
-            NodeContent::Own => Ok(Content::File {
-                file: self.writable.content(ino)?,
-            }),
-            NodeContent::Beneath => self.packed.content(ino),
+        match beneath.stored(ino)? {
+            Stored::Hole | Stored::Top => Ok(Content::Hole),
+            Stored::Frozen { place, len } => {
+                let file = frozen_file(&mut self.frozen_files, &self.frozen, place, ino)?;
+                Ok(Content::Packed {
+                    file,
+                    offset: 0,
+                    // What a frozen layer's file lacks of the size is a hole.
+                    len: len.min(host_len(file)?),
+                })
+            }
+            Stored::Packed { file, offset, len } => Ok(Content::Packed { file, offset, len }),
         }
     }
 
@@ -50,11 +67,7 @@ impl Tree {
     /// Gives `ino` a content file of its own.
     fn own_content(&mut self, ino: Ino) -> Result<(), Errno> {
         self.file_attr(ino)?;
-        let content = match self.view(ino)? {
-            View::Node(node) => node.content,
-            View::Packed(_) => NodeContent::Beneath,
-        };
-        if content == NodeContent::Own {
+        if matches!(self.layers().stored(ino)?, Stored::Top) {
             return Ok(());
         }
         self.writable.before_change()?;
@@ -75,19 +88,28 @@ impl Tree {
     /// file of its own.
     pub(super) fn copy_up(&mut self, ino: Ino, keep: u64) -> Result<(), Errno> {
         let attr = self.attr(ino)?;
-        let source = self.packed.content(ino)?;
-        if let Content::Packed { len, .. } = source {
-            let bytes = pages(len.min(keep).min(attr.size)).min(attr.blocks.saturating_mul(512));
-            self.check_bytes(bytes)?;
+        if let Some(len) = self.beneath().stored(ino)?.len() {
+            let bytes = pages(len.min(keep).min(attr.size));
+            self.check_bytes(bytes.min(attr.blocks.saturating_mul(512)))?;
         }
+        let beneath = Layers {
+            packed: &self.packed,
+            frozen: &self.frozen,
+            top: None,
+        };
+        let source = match beneath.stored(ino)? {
+            Stored::Hole | Stored::Top => None,
+            Stored::Packed { file, offset, len } => Some((file, offset, len)),
+            Stored::Frozen { place, len } => {
+                let file = frozen_file(&mut self.frozen_files, &self.frozen, place, ino)?;
+                Some((file, 0, len))
+            }
+        }
+        .map(|(file, offset, len)| (file, offset, len.min(keep).min(attr.size)));
         let file = self.writable.create_content(ino)?;
-        let copied = match self.packed.content(ino)? {
-            Content::Packed {
-                file: from,
-                offset,
-                len,
-            } => copy_sparse(from, offset, file, len.min(keep).min(attr.size)),
-            Content::File { .. } | Content::Hole => Ok(()),
+        let copied = match source {
+            Some((from, offset, len)) => copy_sparse(from, offset, file, len),
+            None => Ok(()),
         };
         let blocks = copied.and_then(|()| host_blocks(file));
         match blocks {
@@ -160,8 +182,7 @@ impl Tree {
     }
 
     fn check_bytes(&self, need: u64) -> Result<(), Errno> {
-        let used = self.writable.delta().counts().bytes;
-        match used.checked_add(need) {
+        match self.counts().bytes.checked_add(need) {
             Some(sum) if sum <= self.quota.bytes || need == 0 => Ok(()),
             _ => Err(Errno::NOSPC),
         }
@@ -315,6 +336,23 @@ impl Tree {
     }
 }
 
+/// The content file of `ino` in the frozen layer at `place`.
+fn frozen_file<'a>(
+    files: &'a mut FileCache<(usize, Ino)>,
+    layers: &[Arc<FrozenLayer>],
+    place: usize,
+    ino: Ino,
+) -> Result<&'a File, Errno> {
+    files.get_or_open((place, ino), || {
+        let layer = layers.get(place).ok_or(Errno::IO)?;
+        // It was there when the journal said so.
+        layer.open_content(ino).map_err(|error| match error {
+            Errno::NOENT => Errno::IO,
+            error => error,
+        })
+    })
+}
+
 /// Makes a range of a host file read as zeros; may leave the file shorter than its end.
 fn zero(file: &File, offset: u64, len: u64) -> Result<(), Errno> {
     let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -338,6 +376,13 @@ fn zero(file: &File, offset: u64, len: u64) -> Result<(), Errno> {
 /// `len` rounded up to whole pages; sizes are far from where that overflows.
 fn pages(len: u64) -> u64 {
     len.min(MAX_SIZE).next_multiple_of(PAGE)
+}
+
+pub(super) fn host_len(file: &File) -> Result<u64, Errno> {
+    let metadata = file
+        .metadata()
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(metadata.len())
 }
 
 fn host_blocks(file: &File) -> Result<u64, Errno> {

@@ -44,7 +44,7 @@ impl Tree {
         let block = u64::from(BLOCK);
         let host = self.writable.host_stat()?;
         let host_free = host.f_bavail.saturating_mul(host.f_frsize);
-        let counts = self.writable.delta().counts();
+        let counts = self.counts();
         let free = self.quota.bytes.saturating_sub(counts.bytes).min(host_free) / block;
         let files_free = self.quota.inodes.saturating_sub(counts.inodes);
         Ok(StatFs {

@@ -1,4 +1,4 @@
-//! Why a stack does not open.
+//! Why a stack does not open, and why it does not freeze.
 
 use std::io;
 
@@ -27,11 +27,11 @@ pub enum OpenError {
         /// The version that is read here.
         expected: u32,
     },
-    /// The writable layer was made over other layers.
-    #[error("the writable layer belongs on top of other layers")]
+    /// A frozen or the writable layer was made over other layers.
+    #[error("a layer belongs on top of other layers")]
     OtherStack,
     /// The journal has a format of another version.
-    #[error("the writable layer has format version {found}, this program reads version {expected}")]
+    #[error("a layer's journal has format version {found}, this program reads version {expected}")]
     JournalVersion {
         /// The version it says.
         found: u32,
@@ -39,15 +39,15 @@ pub enum OpenError {
         expected: u32,
     },
     /// The journal is damaged where it had been synced; dropping its end would lose writes.
-    #[error("the writable layer's journal is damaged at offset {offset}: {reason}")]
+    #[error("a layer's journal is damaged at offset {offset}: {reason}")]
     DamagedJournal {
         /// Where, in bytes.
         offset: u64,
         /// What is wrong there.
         reason: &'static str,
     },
-    /// Another process has the writable layer open.
-    #[error("the writable layer is in use by another process")]
+    /// Another process has the writable layer open, or writes a frozen one.
+    #[error("a layer is in use by another process")]
     InUse,
     /// A host system call failed.
     #[error("cannot {action}")]
@@ -57,4 +57,19 @@ pub enum OpenError {
         /// What the host said.
         source: io::Error,
     },
+}
+
+/// Why a stack does not freeze. It goes on as before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FreezeError {
+    /// What was written could not be made to last.
+    #[error("cannot sync the layer to be frozen")]
+    Sync(#[source] rustix::io::Errno),
+    /// The new writable layer does not open.
+    #[error("cannot begin the new writable layer")]
+    Begin(#[source] OpenError),
+    /// The directory for the new writable layer has one already.
+    #[error("the directory for the new writable layer is not empty")]
+    NotEmpty,
 }

@@ -4,8 +4,7 @@ use std::ops::ControlFlow;
 
 use rustix::io::Errno;
 
-use super::writable::NodeEntry;
-use super::{Attr, Cookie, DirEntry, FileType, Ino, Name, Tree, View};
+use super::{Attr, Cookie, DirEntry, FileType, Ino, Name, Tree};
 
 impl Tree {
     /// The inode that `name` in directory `parent` is.
@@ -13,13 +12,12 @@ impl Tree {
     /// # Errors
     /// `NOENT`, `NOTDIR`, `STALE`, `IO`.
     pub fn lookup(&self, parent: Ino, name: Name<'_>) -> Result<Attr, Errno> {
-        let (ino, _) = self.entry(parent, name)?.ok_or(Errno::NOENT)?;
-        self.named_attr(ino)
+        self.layers().lookup(parent, name)
     }
 
     /// Attributes of an inode that an entry names: it has to be there.
     pub(super) fn named_attr(&self, ino: Ino) -> Result<Attr, Errno> {
-        self.attr(ino).map_err(|_| Errno::IO)
+        self.layers().named_attr(ino)
     }
 
     /// What directory `parent` has at `name`.
@@ -28,16 +26,7 @@ impl Tree {
         parent: Ino,
         name: Name<'_>,
     ) -> Result<Option<(Ino, FileType)>, Errno> {
-        if self.dir_attr(parent)?.nlink == 0 {
-            return Ok(None);
-        }
-        let delta = self.writable.delta();
-        match delta.dir(parent).and_then(|dir| dir.get(name.as_bytes())) {
-            Some(NodeEntry::Child { ino, file_type, .. }) => Ok(Some((ino, file_type))),
-            Some(NodeEntry::Whiteout) => Ok(None),
-            None if delta.made(parent) => Ok(None),
-            None => self.packed.entry(parent, name),
-        }
+        self.layers().entry(parent, name)
     }
 
     /// The directory that holds directory `dir`; the root's is the root.
@@ -45,12 +34,7 @@ impl Tree {
     /// # Errors
     /// `NOTDIR`, `STALE`, `IO`.
     pub fn parent_of(&self, dir: Ino) -> Result<Ino, Errno> {
-        self.dir_attr(dir)?;
-        Ok(match self.view(dir)? {
-            _ if dir == Ino::ROOT => Ino::ROOT,
-            View::Node(node) => node.parent,
-            View::Packed(found) => found.parent(),
-        })
+        self.layers().parent_of(dir)
     }
 
     /// Lists directory `ino` from the entry after `after`, until `visit` breaks. `.` and `..`
@@ -65,66 +49,14 @@ impl Tree {
         after: Cookie,
         visit: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
     ) -> Result<(), Errno> {
-        let parent = self.parent_of(ino)?;
-        let file_type = FileType::Directory;
-        for (cookie, name, ino) in [
-            (Cookie::DOT, &b"."[..], ino),
-            (Cookie::DOT_DOT, &b".."[..], parent),
-        ] {
-            let entry = DirEntry {
-                ino,
-                name,
-                file_type,
-                cookie,
-            };
-            if after < cookie && visit(entry).is_break() {
-                return Ok(());
-            }
-        }
-        self.read_named(ino, after, visit).map(|_| ())
-    }
-
-    /// Lists the named entries; whether all of them were visited.
-    fn read_named(
-        &self,
-        dir: Ino,
-        after: Cookie,
-        visit: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, Errno> {
-        if self.dir_attr(dir)?.nlink == 0 {
-            return Ok(ControlFlow::Continue(()));
-        }
-        let delta = self.writable.delta();
-        let changed = delta.dir(dir);
-        if !delta.made(dir) {
-            let flow = self.packed.read_dir(dir, after, &mut |entry| match changed
-                .and_then(|changed| changed.get(entry.name))
-            {
-                Some(_) => ControlFlow::Continue(()),
-                None => visit(entry),
-            })?;
-            if flow.is_break() {
-                return Ok(flow);
-            }
-        }
-        let entries = changed.iter().flat_map(|changed| changed.after(after));
-        for (cookie, name, ino, file_type) in entries {
-            let flow = visit(DirEntry {
-                ino,
-                name,
-                file_type,
-                cookie,
-            });
-            if flow.is_break() {
-                return Ok(flow);
-            }
-        }
-        Ok(ControlFlow::Continue(()))
+        self.layers().read_dir(ino, after, visit)
     }
 
     /// Whether directory `dir` has no entries but `.` and `..`.
     pub(super) fn is_empty(&self, dir: Ino) -> Result<bool, Errno> {
-        let flow = self.read_named(dir, Cookie::START, &mut |_| ControlFlow::Break(()))?;
+        let flow = self
+            .layers()
+            .read_named(dir, Cookie::START, &mut |_| ControlFlow::Break(()))?;
         Ok(flow.is_continue())
     }
 }

@@ -7,8 +7,10 @@
 //! need no special case, and metadata never costs a copy of content.
 //!
 //! - `packed`: immutable layers, searched where they lie in mapped memory.
-//! - `writable`: the layer on top, in memory with a journal and content files behind it.
-//! - [`Tree`] is both as POSIX sees them: `lookup`, `names`, `rename`, `attributes`, `xattrs` and `data` hold its
+//! - `writable`: the layer on top, in memory with a journal and content files behind it, and
+//!   frozen layers, which were that once.
+//! - `layers`: reading all of them as one.
+//! - [`Tree`] is all of it as POSIX sees it: `lookup`, `names`, `rename`, `attributes`, `xattrs` and `data` hold its
 //!   operations, `durable` what outlives the process.
 //!
 //! Nothing that a guest says is ever a path of the host: names are bytes in maps, contents are
@@ -19,6 +21,8 @@ mod copy;
 mod data;
 mod durable;
 mod error;
+mod freeze;
+mod layers;
 mod lookup;
 mod names;
 pub(crate) mod packed;
@@ -27,14 +31,20 @@ mod types;
 mod writable;
 mod xattrs;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use self::packed::{Found, PackedStack};
-use self::writable::{Node, NodeContent, Writable, Xattrs};
+use self::layers::{Layers, View};
+use self::packed::PackedStack;
+use self::writable::{
+    Counts, FileCache, FrozenLayer, Guard, JournalId, Node, NodeContent, Writable,
+};
 
-pub use error::OpenError;
+pub use error::{FreezeError, OpenError};
 pub use types::*;
 
 /// A guest's root file system over its stack of layers.
@@ -48,18 +58,17 @@ pub use types::*;
 #[derive(Debug)]
 pub struct Tree {
     packed: PackedStack,
+    /// The lowest first.
+    frozen: Vec<Arc<FrozenLayer>>,
+    /// What the quota counts of them.
+    frozen_counts: Counts,
+    /// Content files of frozen layers, by the layer's place.
+    frozen_files: FileCache<(usize, Ino)>,
     writable: Writable,
     quota: Quota,
     /// FUSE's lookup counts.
     references: HashMap<Ino, u64>,
     clock: fn() -> Timestamp,
-}
-
-/// An inode where the topmost layer that knows it has it.
-#[derive(Clone, Copy)]
-enum View<'a> {
-    Node(&'a Node),
-    Packed(Found<'a>),
 }
 
 impl Tree {
@@ -69,14 +78,16 @@ impl Tree {
     /// See [`OpenError`]. Nothing that was synced is ever dropped to make it open.
     pub fn open(stack: StackFiles) -> Result<Tree, OpenError> {
         let packed = PackedStack::open(stack.layers)?;
-        let writable = Writable::open(
-            stack.writable,
-            *packed.id(),
-            packed.next_ino(),
-            stack.durability,
-        )?;
+        let (frozen, id, next_ino) = open_frozen(&packed, stack.frozen, Guard::Locked)?;
+        let writable = Writable::open(stack.writable, id, next_ino, stack.durability)?;
+        let frozen_counts = frozen.iter().fold(Counts::default(), |sum, layer| {
+            sum.plus(layer.delta().counts())
+        });
         Ok(Self {
             packed,
+            frozen,
+            frozen_counts,
+            frozen_files: FileCache::new(),
             writable,
             quota: stack.quota,
             references: HashMap::new(),
@@ -84,15 +95,34 @@ impl Tree {
         })
     }
 
+    /// All layers.
+    fn layers(&self) -> Layers<'_> {
+        Layers {
+            top: Some(self.writable.delta()),
+            ..self.beneath()
+        }
+    }
+
+    /// All layers but the writable one.
+    fn beneath(&self) -> Layers<'_> {
+        Layers {
+            packed: &self.packed,
+            frozen: &self.frozen,
+            top: None,
+        }
+    }
+
+    /// What the quota counts, in all layers but the packed ones.
+    fn counts(&self) -> Counts {
+        self.frozen_counts.plus(self.writable.delta().counts())
+    }
+
     /// Attributes of `ino`.
     ///
     /// # Errors
     /// `STALE`, `IO`.
     pub fn attr(&self, ino: Ino) -> Result<Attr, Errno> {
-        match self.view(ino)? {
-            View::Node(node) => Ok(node.attr),
-            View::Packed(found) => found.attr(),
-        }
+        self.layers().attr(ino)
     }
 
     /// The target of a symbolic link.
@@ -100,14 +130,7 @@ impl Tree {
     /// # Errors
     /// `INVAL` for anything else; `STALE`, `IO`.
     pub fn readlink(&self, ino: Ino) -> Result<Vec<u8>, Errno> {
-        let view = self.view(ino)?;
-        if self.attr(ino)?.file_type != FileType::Symlink {
-            return Err(Errno::INVAL);
-        }
-        match view {
-            View::Node(node) => Ok(node.target.to_vec()),
-            View::Packed(found) => found.target().map(<[u8]>::to_vec),
-        }
+        self.layers().readlink(ino).map(<[u8]>::to_vec)
     }
 
     /// Counts one more reference of the server's client to `ino` (FUSE's lookup count).
@@ -141,62 +164,46 @@ impl Tree {
     }
 
     fn view(&self, ino: Ino) -> Result<View<'_>, Errno> {
-        let delta = self.writable.delta();
-        if let Some(node) = delta.node(ino) {
-            return Ok(View::Node(node));
-        }
-        if delta.made(ino) || delta.is_gone(ino) {
-            return Err(Errno::STALE);
-        }
-        match self.packed.inode(ino) {
-            Err(Errno::NOENT) => Err(Errno::STALE),
-            found => found.map(View::Packed),
-        }
+        self.layers().view(ino)
     }
 
     /// Attributes of directory `ino`; `NOTDIR` for anything else.
     fn dir_attr(&self, ino: Ino) -> Result<Attr, Errno> {
-        let attr = self.attr(ino)?;
-        if attr.file_type == FileType::Directory {
-            Ok(attr)
-        } else {
-            Err(Errno::NOTDIR)
-        }
+        self.layers().dir_attr(ino)
     }
 
     /// Attributes of regular file `ino`; `ISDIR` or `INVAL` for anything else.
     fn file_attr(&self, ino: Ino) -> Result<Attr, Errno> {
-        let attr = self.attr(ino)?;
-        match attr.file_type {
-            FileType::Regular => Ok(attr),
-            FileType::Directory => Err(Errno::ISDIR),
-            _ => Err(Errno::INVAL),
-        }
+        self.layers().file_attr(ino)
     }
 
     /// Takes the metadata of `ino` into the writable layer, to be changed there.
     fn own(&mut self, ino: Ino) -> Result<(), Errno> {
-        let View::Packed(found) = self.view(ino)? else {
+        if self.writable.delta().node(ino).is_some() {
             return Ok(());
-        };
-        let attr = found.attr()?;
-        let mut xattrs = Xattrs::new();
-        for xattr in found.xattrs()? {
-            let (name, value) = xattr?;
-            xattrs.insert(name.into(), value.into());
         }
+        let layers = self.beneath();
+        let attr = self.attr(ino)?;
+        let mut xattrs = BTreeMap::new();
+        layers.xattrs(ino, &mut |name, value| {
+            xattrs.insert(name.into(), value.into());
+            ControlFlow::Continue(())
+        })?;
         let node = Node {
             attr,
             parent: match attr.file_type {
-                FileType::Directory => found.parent(),
+                FileType::Directory => layers.parent_of(ino)?,
                 _ => Ino::ROOT,
             },
             content: match (attr.file_type, attr.size) {
-                (FileType::Regular, 1..) => NodeContent::Beneath,
+                (FileType::Regular, 1..) => match layers.view(ino)? {
+                    View::Node(node) if node.content == NodeContent::Hole => NodeContent::Hole,
+                    _ => NodeContent::Beneath,
+                },
                 _ => NodeContent::Hole,
             },
             target: match attr.file_type {
-                FileType::Symlink => found.target()?.into(),
+                FileType::Symlink => layers.readlink(ino)?.into(),
                 _ => Box::default(),
             },
             xattrs,
@@ -214,15 +221,35 @@ impl Tree {
 
     /// Frees `ino` when it has neither a name nor a user.
     fn free_if_unused(&mut self, ino: Ino) {
-        let unlinked = self
-            .writable
-            .delta()
-            .node(ino)
-            .is_some_and(|node| node.attr.nlink == 0);
+        let unlinked = matches!(self.view(ino), Ok(View::Node(node)) if node.attr.nlink == 0);
         if unlinked && !self.references.contains_key(&ino) {
             self.writable.remove_node(ino);
         }
     }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        // A tree that is closed in order has been synced; this is for those that are not.
+        let _ = self.writable.flush();
+    }
+}
+
+/// Opens frozen layers above `packed`; what the layer above calls them, and the lowest number that
+/// it may give.
+fn open_frozen(
+    packed: &PackedStack,
+    frozen: Vec<OwnedFd>,
+    guard: Guard,
+) -> Result<(Vec<Arc<FrozenLayer>>, JournalId, Ino), OpenError> {
+    let (mut id, mut next_ino) = (*packed.id(), packed.next_ino());
+    let mut layers = Vec::with_capacity(frozen.len());
+    for dir in frozen {
+        let layer = FrozenLayer::open(dir, id, next_ino, guard)?;
+        (id, next_ino) = (layer.id(), layer.delta().next_ino());
+        layers.push(Arc::new(layer));
+    }
+    Ok((layers, id, next_ino))
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl Tree {
     ) -> Result<Attr, Errno> {
         self.writable.before_change()?;
         let parent = self.free_name(new.parent, new.name)?;
-        let counts = self.writable.delta().counts();
+        let counts = self.counts();
         if counts.inodes >= self.quota.inodes
             || self.writable.delta().next_ino().0 >= MAX_INO
             || (!target.is_empty() && counts.held_bytes + target.len() as u64 > LAYER_BYTES_MAX)
@@ -149,7 +149,7 @@ impl Tree {
         if self.entry(parent, name)?.is_some() {
             return Err(Errno::EXIST);
         }
-        if self.writable.delta().counts().names >= self.quota.inodes {
+        if self.counts().names >= self.quota.inodes {
             return Err(Errno::NOSPC);
         }
         Ok(attr)
@@ -267,7 +267,7 @@ impl Tree {
         }
         let beneath = match delta.made(dir) {
             true => Cookie::FIRST_NAMED,
-            false => self.packed.next_cookie(dir)?,
+            false => self.beneath().next_cookie(dir)?,
         };
         let cookie = changed
             .map_or(0, |changed| changed.next_cookie())
@@ -288,7 +288,7 @@ impl Tree {
         dir: Ino,
         name: Name<'_>,
     ) -> Result<Option<NodeEntry>, Errno> {
-        let hides = !self.writable.delta().made(dir) && self.packed.entry(dir, name)?.is_some();
+        let hides = !self.writable.delta().made(dir) && self.beneath().entry(dir, name)?.is_some();
         Ok(hides.then_some(NodeEntry::Whiteout))
     }
 

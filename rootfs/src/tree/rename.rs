@@ -65,7 +65,7 @@ impl Tree {
             return Ok(());
         }
         // A tree cannot be deeper than it has directories; a damaged one could go round for ever.
-        let limit = self.packed.inode_count() + self.writable.delta().counts().inodes + 1;
+        let limit = self.packed.inode_count() + self.counts().inodes + 1;
         let mut dir = into;
         for _ in 0..=limit {
             if dir == moved.ino {

@@ -268,9 +268,9 @@ pub struct DirEntry<'a> {
 /// below that and is not there reads as zeros.
 #[derive(Clone, Copy, Debug)]
 pub enum Content<'a> {
-    /// In `len` bytes of an immutable layer's data file from `offset` (a multiple of 4096).
+    /// In `len` bytes of an immutable layer's file from `offset`, a multiple of 4096.
     Packed {
-        /// The layer's data file.
+        /// The file: a packed layer's data, or a content file of a frozen layer.
         file: &'a File,
         /// Where the content begins in it.
         offset: u64,
@@ -314,7 +314,7 @@ pub struct StatFs {
     pub name_max: u32,
 }
 
-/// How much the writable layer may hold. Beyond it the guest gets `NOSPC`.
+/// How much the layers above the packed ones may hold, together. Beyond it the guest gets `NOSPC`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
     /// Bytes of content, counted as the host allocates them: holes are free.
@@ -355,9 +355,12 @@ pub struct PackedFiles {
 pub struct StackFiles {
     /// Immutable layers, the lowest first; at least one.
     pub layers: Vec<PackedFiles>,
+    /// Directories of frozen layers above those, the lowest first; may be none. They are what
+    /// [`Tree::freeze`](super::Tree::freeze) left, and are not changed.
+    pub frozen: Vec<OwnedFd>,
     /// The writable layer's directory; an empty one becomes an empty layer.
     pub writable: OwnedFd,
-    /// What the writable layer may hold.
+    /// What frozen layers and the writable layer together may hold.
     pub quota: Quota,
     /// What `fsync` means.
     pub durability: Durability,
@@ -369,6 +372,7 @@ impl StackFiles {
     pub const fn new(layers: Vec<PackedFiles>, writable: OwnedFd) -> Self {
         Self {
             layers,
+            frozen: Vec::new(),
             writable,
             quota: Quota::UNLIMITED,
             durability: Durability::Host,

@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use super::{Ino, Tree, View, XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_SIZE_MAX, XattrMode};
+use super::{Ino, Tree, XATTR_LIST_MAX, XATTR_NAME_MAX, XATTR_SIZE_MAX, XattrMode};
 
 /// Name spaces that are stored (xattr(7)); who may use which is the guest kernel's business.
 const NAMESPACES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
@@ -13,8 +13,8 @@ const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default
 /// The most bytes of names and values that one inode may have.
 const INODE_BYTES_MAX: u64 = 2 * XATTR_SIZE_MAX as u64;
 
-/// The most bytes of names and values, and of symbolic links' targets, in the writable layer: they
-/// are in the monitor's memory.
+/// The most bytes of names and values, and of symbolic links' targets, in all layers above the
+/// packed ones: they are in the monitor's memory.
 pub(super) const LAYER_BYTES_MAX: u64 = 64 << 20;
 
 impl Tree {
@@ -23,21 +23,7 @@ impl Tree {
     /// # Errors
     /// `NODATA` when there is none of that name; `STALE`, `IO`.
     pub fn get_xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, Errno> {
-        match self.view(ino)? {
-            View::Node(node) => node.xattrs.get(name).map(|value| value.to_vec()),
-            View::Packed(found) => {
-                let mut value = None;
-                for xattr in found.xattrs()? {
-                    let (this, its_value) = xattr?;
-                    if this == name {
-                        value = Some(its_value.to_vec());
-                        break;
-                    }
-                }
-                value
-            }
-        }
-        .ok_or(Errno::NODATA)
+        self.layers().get_xattr(ino, name)
     }
 
     /// Names of all extended attributes, each followed by NUL, as listxattr(2) gives them.
@@ -45,20 +31,7 @@ impl Tree {
     /// # Errors
     /// `STALE`, `IO`.
     pub fn list_xattr(&self, ino: Ino) -> Result<Vec<u8>, Errno> {
-        let mut names = Vec::new();
-        let mut push = |name: &[u8]| {
-            names.extend_from_slice(name);
-            names.push(0);
-        };
-        match self.view(ino)? {
-            View::Node(node) => node.xattrs.keys().for_each(|name| push(name)),
-            View::Packed(found) => {
-                for xattr in found.xattrs()? {
-                    push(xattr?.0);
-                }
-            }
-        }
-        Ok(names)
+        self.layers().list_xattr(ino)
     }
 
     /// Sets an extended attribute.
@@ -90,7 +63,7 @@ impl Tree {
         let added = (name.len() + value.len()) as u64;
         let freed = old.map_or(0, |old| (name.len() + old.len()) as u64);
         let names: usize = node.xattrs.keys().map(|name| name.len() + 1).sum();
-        let total = self.writable.delta().counts().held_bytes;
+        let total = self.counts().held_bytes;
         if node.xattr_bytes() + added - freed > INODE_BYTES_MAX
             || (added > freed && total + added - freed > LAYER_BYTES_MAX)
             || (old.is_none() && names + name.len() + 1 > XATTR_LIST_MAX)

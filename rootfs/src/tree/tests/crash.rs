@@ -282,7 +282,8 @@ fn without_durability_nothing_is_lost_when_the_process_ends() {
 #[test]
 fn a_layer_is_open_once_and_only_over_its_own_stack() {
     let (layer, dir) = (layer(sample), scratch());
-    let tree = open(&layer, dir.path());
+    let mut tree = open(&layer, dir.path());
+    tree.create_file(new(Ino::ROOT, "f")).unwrap();
     assert!(matches!(
         try_open(&layer, dir.path()),
         Err(OpenError::InUse)

@@ -1,15 +1,18 @@
 //! Random operations on a tree and on its model, which must agree on every error and on
-//! everything that is there, also after the tree is opened anew, and after a crash.
+//! everything that is there, also after the tree is opened anew, after a crash, after freezes, and
+//! after going back to what was frozen.
 
 use std::fs;
 use std::path::Path;
+use std::rc::Rc;
 
 use proptest::prelude::*;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
+use tempfile::TempDir;
 
 use super::model::{Id, Kind, Model, shape};
-use crate::testing::{layer, name, new, open, sample, scratch, write};
+use crate::testing::{dir_fd, layer, name, new, open, open_over, sample, scratch, write};
 use crate::tree::{Owner, PackedFiles, RenameMode, SetAttr, Tree, XattrMode};
 
 const NAMES: [&str; 8] = ["a", "b", "c", "usr", "lib", "etc", "passwd", "big"];
@@ -34,6 +37,9 @@ enum Op {
     Sync,
     Reopen,
     Crash,
+    Freeze,
+    FreezeStopped,
+    Reset(u8),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -58,16 +64,22 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Sync),
         1 => Just(Op::Reopen),
         1 => Just(Op::Crash),
+        2 => Just(Op::Freeze),
+        1 => Just(Op::FreezeStopped),
+        1 => n().prop_map(Op::Reset),
     ]
 }
 
 struct Both {
     layer: PackedFiles,
-    dir: tempfile::TempDir,
+    frozen: Vec<Rc<TempDir>>,
+    dir: TempDir,
     tree: Tree,
     model: Model,
     /// Shapes that a crash may leave.
     since_sync: Vec<String>,
+    /// What was frozen so far, and what it was then.
+    points: Vec<(Vec<Rc<TempDir>>, Model)>,
 }
 
 impl Both {
@@ -78,10 +90,66 @@ impl Both {
         let since_sync = vec![model.shape()];
         Self {
             layer,
+            frozen: Vec::new(),
             dir,
             tree,
+            points: vec![(Vec::new(), model.clone())],
             model,
             since_sync,
+        }
+    }
+
+    fn open_at(&self, dir: &Path) -> Tree {
+        open_stack(&self.layer, &self.frozen, dir)
+    }
+
+    /// Gives up the tree and its locks.
+    fn close(&mut self) {
+        let elsewhere = scratch();
+        self.tree = open(&self.layer, elsewhere.path());
+    }
+
+    fn freeze(&mut self) {
+        let new = scratch();
+        self.tree.freeze(dir_fd(new.path())).unwrap();
+        // Asking twice is asking once.
+        self.tree.freeze(dir_fd(new.path())).unwrap();
+        self.frozen_with(new);
+        self.check();
+    }
+
+    fn freeze_stopped(&mut self) {
+        self.close();
+        self.frozen_with(scratch());
+        self.tree = self.open_at(self.dir.path());
+        self.check();
+    }
+
+    fn frozen_with(&mut self, new: TempDir) {
+        let old = std::mem::replace(&mut self.dir, new);
+        self.frozen.push(Rc::new(old));
+        self.points.push((self.frozen.clone(), self.model.clone()));
+        // All of it was synced.
+        self.since_sync.clear();
+    }
+
+    /// Back to something that was frozen, or aside to it: dropping layers and branching are one.
+    fn reset(&mut self, choice: u8) {
+        self.close();
+        let (frozen, model) = self.points[usize::from(choice) % self.points.len()].clone();
+        (self.frozen, self.model, self.dir) = (frozen, model, scratch());
+        self.tree = self.open_at(self.dir.path());
+        self.since_sync.clear();
+        self.check();
+    }
+
+    /// Everything that was ever frozen is still what it was.
+    fn check_points(&mut self) {
+        for (frozen, mut model) in std::mem::take(&mut self.points) {
+            let dir = scratch();
+            let mut tree = open_stack(&self.layer, &frozen, dir.path());
+            assert_eq!(shape(&tree), model.shape());
+            model.check_contents(&mut tree);
         }
     }
 
@@ -198,6 +266,9 @@ impl Both {
             }
             Op::Reopen => self.reopen(),
             Op::Crash => self.crash(),
+            Op::Freeze => self.freeze(),
+            Op::FreezeStopped => self.freeze_stopped(),
+            Op::Reset(choice) => self.reset(choice),
             _ => self.run_on_content(op),
         }
         self.since_sync.push(self.model.shape());
@@ -297,9 +368,8 @@ impl Both {
     fn reopen(&mut self) {
         self.check();
         // The lock of the old one has to go first.
-        let elsewhere = scratch();
-        self.tree = open(&self.layer, elsewhere.path());
-        self.tree = open(&self.layer, self.dir.path());
+        self.close();
+        self.tree = self.open_at(self.dir.path());
         self.check();
     }
 
@@ -307,12 +377,17 @@ impl Both {
     fn crash(&mut self) {
         let copy = scratch();
         copy_dir(self.dir.path(), copy.path());
-        let left = shape(&open(&self.layer, copy.path()));
+        let left = shape(&self.open_at(copy.path()));
         assert!(
             self.since_sync.contains(&left),
             "a state that never was:\n{left}"
         );
     }
+}
+
+fn open_stack(layer: &PackedFiles, frozen: &[Rc<TempDir>], dir: &Path) -> Tree {
+    let frozen: Vec<_> = frozen.iter().map(|dir| dir.path()).collect();
+    open_over(layer, &frozen, dir)
 }
 
 fn copy_dir(from: &Path, to: &Path) {
@@ -339,5 +414,6 @@ proptest! {
         }
         both.reopen();
         both.crash();
+        both.check_points();
     }
 }

@@ -1,7 +1,7 @@
 //! Content files of the writable layer: `content/<inode in hex>`, opened beneath a directory
 //! descriptor, a bounded number of them at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,12 +9,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, fsync, mkdirat, openat, syncfs, unlinkat};
 use rustix::io::Errno;
 
+use super::cache::FileCache;
 use crate::tree::{Ino, OpenError};
 
 const NAME: &str = "content";
-
-/// How many content files are kept open.
-const OPEN_MAX: usize = 128;
 
 /// From how many unsynced files on the whole host file system is synced at once.
 const SYNCFS_FROM: usize = 64;
@@ -23,18 +21,11 @@ const SYNCFS_FROM: usize = 64;
 #[derive(Debug)]
 pub(super) struct Contents {
     dir: OwnedFd,
-    open: HashMap<Ino, Open>,
-    clock: u64,
+    open: FileCache<Ino>,
     /// Files with writes that the disk may not have.
     unsynced: HashSet<Ino>,
     /// Whether files were made whose names the disk may not have.
     dir_unsynced: bool,
-}
-
-#[derive(Debug)]
-struct Open {
-    file: File,
-    last_use: u64,
 }
 
 impl Contents {
@@ -55,8 +46,7 @@ impl Contents {
             .map_err(io("open the directory of contents"))?;
         Ok(Self {
             dir,
-            open: HashMap::new(),
-            clock: 0,
+            open: FileCache::new(),
             unsynced: HashSet::new(),
             dir_unsynced: false,
         })
@@ -91,17 +81,17 @@ impl Contents {
 
     /// The content file of `ino`, whose content is `size` bytes long.
     pub(super) fn get(&mut self, ino: Ino, size: u64) -> Result<&File, Errno> {
-        if !self.open.contains_key(&ino) {
+        let dir = &self.dir;
+        self.open.get_or_open(ino, || {
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let file = match openat(&self.dir, file_name(ino), flags, Mode::empty()) {
+            let file = match openat(dir, file_name(ino), flags, Mode::empty()) {
                 // It was there when the journal said so.
                 Err(Errno::NOENT) => return Err(Errno::IO),
                 file => File::from(file?),
             };
             trim(&file, size)?;
-            self.insert(ino, file);
-        }
-        self.used(ino)
+            Ok(file)
+        })
     }
 
     /// Makes an empty content file for `ino`.
@@ -110,13 +100,17 @@ impl Contents {
             OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = openat(&self.dir, file_name(ino), flags, Mode::RUSR | Mode::WUSR)?;
         self.dir_unsynced = true;
-        self.insert(ino, File::from(file));
-        self.used(ino)
+        Ok(self.open.insert(ino, File::from(file)))
+    }
+
+    /// The directory, when no content is written any more.
+    pub(super) fn into_dir(self) -> OwnedFd {
+        self.dir
     }
 
     /// Removes the content file of `ino`.
     pub(super) fn remove(&mut self, ino: Ino) -> Result<(), Errno> {
-        self.open.remove(&ino);
+        self.open.remove(ino);
         self.unsynced.remove(&ino);
         match unlinkat(&self.dir, file_name(ino), AtFlags::empty()) {
             Err(Errno::NOENT) => Ok(()),
@@ -160,29 +154,6 @@ impl Contents {
         }
         Ok(())
     }
-
-    fn insert(&mut self, ino: Ino, file: File) {
-        if self.open.len() >= OPEN_MAX
-            && let Some(oldest) = self.open.iter().min_by_key(|(_, open)| open.last_use)
-        {
-            let oldest = *oldest.0;
-            self.open.remove(&oldest);
-        }
-        self.open.insert(
-            ino,
-            Open {
-                file,
-                last_use: self.clock,
-            },
-        );
-    }
-
-    fn used(&mut self, ino: Ino) -> Result<&File, Errno> {
-        self.clock += 1;
-        let open = self.open.get_mut(&ino).ok_or(Errno::IO)?;
-        open.last_use = self.clock;
-        Ok(&open.file)
-    }
 }
 
 /// Cuts off what a crash, or a write that failed halfway, left beyond the content's end.
@@ -197,6 +168,25 @@ pub(super) fn trim(file: &File, size: u64) -> Result<(), Errno> {
 /// The error number of a host error; `IO` for those that have none.
 pub(super) fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Opens the directory of content files for reading only; `None` when there is none.
+pub(super) fn open_dir(layer: impl AsFd) -> Result<Option<OwnedFd>, OpenError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match openat(layer, NAME, flags, Mode::empty()) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(OpenError::Io {
+            action: "open the directory of contents",
+            source: error.into(),
+        }),
+    }
+}
+
+/// Opens the content file of `ino` in `dir` for reading only.
+pub(super) fn open_file(dir: impl AsFd, ino: Ino) -> Result<File, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    openat(dir, file_name(ino), flags, Mode::empty()).map(File::from)
 }
 
 fn file_name(ino: Ino) -> String {

@@ -1,10 +1,14 @@
 //! The writable layer's state in memory: what differs from the layers beneath.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::change::{self, Change, Reason};
 use super::node::{DirDelta, Node, NodeContent, NodeEntry};
 use crate::tree::{FileType, Ino};
+
+/// Directory and name of each entry, by the inode that it names.
+pub(crate) type Names = HashMap<Ino, Vec<(Ino, Arc<[u8]>)>>;
 
 /// Inodes and names that this layer made, changed or removed.
 #[derive(Debug)]
@@ -31,6 +35,18 @@ pub(crate) struct Counts {
     pub(crate) names: u64,
     /// Bytes of extended attributes and of symbolic links' targets.
     pub(crate) held_bytes: u64,
+}
+
+impl Counts {
+    /// The sum of two.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            inodes: self.inodes.saturating_add(other.inodes),
+            names: self.names.saturating_add(other.names),
+            held_bytes: self.held_bytes.saturating_add(other.held_bytes),
+        }
+    }
 }
 
 impl Delta {
@@ -188,6 +204,37 @@ impl Delta {
             .filter(|node| node.attr.nlink == 0)
             .map(|node| node.attr.ino)
             .collect()
+    }
+
+    /// Inodes that it has something to say of, in no order; some may come twice.
+    pub(crate) fn touched(&self) -> impl Iterator<Item = Ino> {
+        self.nodes.keys().chain(&self.gone).copied()
+    }
+
+    /// What it says of names, by directory.
+    pub(crate) fn dirs(&self) -> impl Iterator<Item = (Ino, &DirDelta)> {
+        self.dirs.iter().map(|(&dir, delta)| (dir, delta))
+    }
+
+    /// All inodes that it has.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// The lowest number that it may give.
+    pub(crate) fn first_ino(&self) -> Ino {
+        self.first_ino
+    }
+
+    /// The names that it gives, by inode.
+    pub(super) fn names(&self) -> Names {
+        let mut names = Names::new();
+        for (&dir, delta) in &self.dirs {
+            for (name, ino) in delta.children() {
+                names.entry(ino).or_default().push((dir, name.clone()));
+            }
+        }
+        names
     }
 
     /// Inodes with a content file.

@@ -11,6 +11,9 @@
 //! written: damage below the highest such mark is no torn end, and opening refuses it rather than lose what
 //! was promised. Checksums begin with the file's random salt and cover the sequence number, so
 //! bytes that a guest chose (names, attributes) cannot pass for a record.
+//!
+//! A journal whose layer is frozen has a name, [`JournalId`], over its header and all of its
+//! records. The layer above carries it in its header, so it opens over nothing else.
 
 use std::fs::File;
 use std::io;
@@ -19,9 +22,13 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, openat, renameat};
 use rustix::io::Errno;
+use sha2::{Digest, Sha256};
 
 use super::change::Reason;
 use crate::tree::{Durability, OpenError};
+
+/// What the layer above calls everything beneath it.
+pub(crate) type JournalId = [u8; 32];
 
 const NAME: &str = "journal";
 const NEW_NAME: &str = "journal.new";
@@ -42,8 +49,11 @@ const HEADROOM: u64 = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Journal {
     file: File,
+    stack_id: [u8; 32],
     salt: u32,
     sequence: u64,
+    /// Checksum of the last whole record.
+    last_crc: u32,
     /// Length of what is whole.
     end: u64,
     /// How much of it is on the disk.
@@ -52,6 +62,8 @@ pub(super) struct Journal {
     allocated: u64,
     /// Whether a failed sync left it unknown what is on the disk.
     suspect: bool,
+    /// Whether the file was made and the disk may not have its name.
+    unnamed: bool,
 }
 
 impl Journal {
@@ -87,6 +99,28 @@ impl Journal {
         Self::replay(file, &dir, stack_id, apply)
     }
 
+    /// Reads the journal in `dir` of a layer that is not written here, and hands its changes to
+    /// `apply`. What is torn off at its end stays there and does not count. `None` when there is
+    /// none yet, or less than its header.
+    pub(super) fn read(
+        dir: impl AsFd,
+        stack_id: &[u8; 32],
+        apply: &mut dyn FnMut(&[u8]) -> Result<(), Reason>,
+    ) -> Result<Option<Self>, OpenError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = match openat(&dir, NAME, flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => {
+                return Err(OpenError::Io {
+                    action: "open the journal",
+                    source: error.into(),
+                });
+            }
+        };
+        Self::scan(file, stack_id, apply)
+    }
+
     fn replay(
         file: File,
         dir: impl AsFd,
@@ -94,29 +128,49 @@ impl Journal {
         apply: &mut dyn FnMut(&[u8]) -> Result<(), Reason>,
     ) -> Result<Self, OpenError> {
         let io = |action| move |source| OpenError::Io { action, source };
+        let empty = file
+            .metadata()
+            .map_err(io("read the size of the journal"))?
+            .len()
+            == FILE_HEADER as u64;
+        let journal = match Self::scan(file, stack_id, apply) {
+            // One without a record says nothing, so it may begin over any stack.
+            Err(OpenError::OtherStack) if empty => None,
+            journal => journal?,
+        };
+        let Some(journal) = journal else {
+            // A crash between making the file and its first bytes; nothing was ever promised.
+            return Self::begin(dir, NAME, stack_id).map_err(io("begin the journal"));
+        };
+        // What is torn off must not be met again once shorter records are written over it.
+        journal
+            .file
+            .set_len(journal.end)
+            .map_err(io("cut the torn end off the journal"))?;
+        Ok(journal)
+    }
+
+    /// Reads all whole records; `None` for less than a header.
+    fn scan(
+        file: File,
+        stack_id: &[u8; 32],
+        apply: &mut dyn FnMut(&[u8]) -> Result<(), Reason>,
+    ) -> Result<Option<Self>, OpenError> {
+        let io = |action| move |source| OpenError::Io { action, source };
         let len = file
             .metadata()
             .map_err(io("read the size of the journal"))?
             .len();
         if len < FILE_HEADER as u64 {
-            // A crash between making the file and its first bytes; nothing was ever promised.
-            return Self::begin(dir, NAME, stack_id).map_err(io("begin the journal"));
+            return Ok(None);
         }
         let mut header = [0; FILE_HEADER];
         file.read_exact_at(&mut header, 0)
             .map_err(io("read the journal"))?;
         let salt = check_header(&header, stack_id)?;
-        let mut journal = Self {
-            file,
-            salt,
-            sequence: 0,
-            end: FILE_HEADER as u64,
-            synced: 0,
-            allocated: 0,
-            suspect: false,
-        };
+        let mut journal = Self::at_start(file, salt, *stack_id);
         let damaged = |offset, reason| OpenError::DamagedJournal { offset, reason };
-        while let Some((payload, synced)) = journal
+        while let Some((payload, synced, crc)) = journal
             .read_record(journal.end, journal.sequence, len)
             .map_err(io("read the journal"))?
         {
@@ -125,6 +179,7 @@ impl Journal {
             journal.end += (RECORD_HEADER + payload.len()) as u64;
             journal.synced = journal.synced.max(synced);
             journal.sequence += 1;
+            journal.last_crc = crc;
         }
         if let Some(promised) = journal
             .promise_beyond(len)
@@ -134,21 +189,44 @@ impl Journal {
             return Err(damaged(journal.end, "a record that was synced is damaged"));
         }
         journal.synced = journal.synced.min(journal.end);
-        // What is torn off must not be met again once shorter records are written over it.
-        journal
-            .file
-            .set_len(journal.end)
-            .map_err(io("cut the torn end off the journal"))?;
-        Ok(journal)
+        Ok(Some(journal))
     }
 
-    /// The record at `offset` with number `sequence`: its changes and its mark.
+    /// One with a header and no record.
+    fn at_start(file: File, salt: u32, stack_id: [u8; 32]) -> Self {
+        Self {
+            file,
+            stack_id,
+            salt,
+            sequence: 0,
+            last_crc: 0,
+            end: FILE_HEADER as u64,
+            synced: 0,
+            allocated: 0,
+            suspect: false,
+            unnamed: false,
+        }
+    }
+
+    /// What the layer above calls this one and all beneath it, as long as nothing is appended.
+    pub(super) fn id(&self) -> JournalId {
+        let mut hash = Sha256::new();
+        hash.update(b"pyro frozen layer");
+        hash.update(self.stack_id);
+        hash.update(self.salt.to_le_bytes());
+        hash.update(self.sequence.to_le_bytes());
+        hash.update(self.end.to_le_bytes());
+        hash.update(self.last_crc.to_le_bytes());
+        hash.finalize().into()
+    }
+
+    /// The record at `offset` with number `sequence`: its changes, its mark, its checksum.
     fn read_record(
         &self,
         offset: u64,
         sequence: u64,
         len: u64,
-    ) -> io::Result<Option<(Vec<u8>, u64)>> {
+    ) -> io::Result<Option<(Vec<u8>, u64, u32)>> {
         let Some((header, end)) = self.record_header(offset, len)? else {
             return Ok(None);
         };
@@ -157,7 +235,7 @@ impl Journal {
             .read_exact_at(&mut payload, end - header.len as u64)?;
         let crc = record_crc(self.salt, header.len, sequence, header.synced, &payload);
         let whole = header.crc == crc && header.sequence == sequence;
-        Ok(whole.then_some((payload, header.synced)))
+        Ok(whole.then_some((payload, header.synced, crc)))
     }
 
     fn record_header(&self, offset: u64, len: u64) -> io::Result<Option<(RecordHeader, u64)>> {
@@ -179,7 +257,7 @@ impl Journal {
         };
         Ok(self
             .read_record(next, self.sequence + 1, len)?
-            .map(|(_, synced)| synced))
+            .map(|(_, synced, _)| synced))
     }
 
     /// Makes a file with a header and nothing else.
@@ -192,15 +270,9 @@ impl Journal {
         rustix::rand::getrandom(&mut salt, rustix::rand::GetRandomFlags::empty())?;
         let salt = u32::from_le_bytes(salt);
         file.write_all_at(&file_header(salt, stack_id), 0)?;
-        let end = FILE_HEADER as u64;
         Ok(Self {
-            file,
-            salt,
-            sequence: 0,
-            end,
-            synced: 0,
-            allocated: 0,
-            suspect: false,
+            unnamed: true,
+            ..Self::at_start(file, salt, *stack_id)
         })
     }
 
@@ -209,9 +281,19 @@ impl Journal {
         self.end
     }
 
+    /// Whether it has no record.
+    pub(super) fn is_new(&self) -> bool {
+        self.sequence == 0
+    }
+
     /// Whether all of it is on the disk.
     pub(super) fn is_synced(&self) -> bool {
         self.synced == self.end
+    }
+
+    /// Makes the disk have what was read, before something is written that relies on it.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 
     /// Whether it has to be written anew because a sync failed.
@@ -246,6 +328,7 @@ impl Journal {
         }
         self.end += record.len() as u64;
         self.sequence += 1;
+        self.last_crc = crc;
         self.keep_headroom();
         Ok(())
     }
@@ -258,11 +341,19 @@ impl Journal {
         }
     }
 
-    /// Waits until all of it is on the disk.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
-        if self.is_synced() {
-            return Ok(());
+    /// Waits until all of it is on the disk, and its name in `dir`.
+    pub(super) fn sync(&mut self, dir: impl AsFd) -> io::Result<()> {
+        if !self.is_synced() {
+            self.sync_file()?;
         }
+        if self.unnamed {
+            rustix::fs::fsync(dir)?;
+            self.unnamed = false;
+        }
+        Ok(())
+    }
+
+    fn sync_file(&mut self) -> io::Result<()> {
         if let Err(error) = self.file.sync_data() {
             self.suspect = true;
             return Err(error);
@@ -281,7 +372,7 @@ impl Journal {
     ) -> io::Result<()> {
         let mut new = Self::begin(&dir, NEW_NAME, stack_id)?;
         let result = write(&mut new).and_then(|()| match durability {
-            Durability::Host => new.sync(),
+            Durability::Host => new.sync_file(),
             Durability::Process => Ok(()),
         });
         if let Err(error) = result {
@@ -289,6 +380,7 @@ impl Journal {
             return Err(error);
         }
         renameat(&dir, NEW_NAME, &dir, NAME)?;
+        new.unnamed = false;
         *self = new;
         if durability == Durability::Host {
             // The rename itself; until it is there, the next sync has to try again.

@@ -7,22 +7,30 @@
 //!   that was, at worst an older one; what was synced is in it.
 //! - A content file is there before the journal says so, and stays until the journal no longer says so.
 //! - A failed write to the journal changes nothing in memory and is tried again with what came since.
+//!
+//! A frozen layer ([`FrozenLayer`]) is one that is not written any more: the same files, and the
+//! layer above says in its journal's header which ones.
 
+mod cache;
 mod change;
 mod contents;
 mod delta;
+mod frozen;
 mod journal;
 mod node;
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-pub(crate) use delta::Delta;
+pub(crate) use cache::FileCache;
+pub(crate) use delta::{Counts, Delta};
+pub(crate) use frozen::{FrozenLayer, Guard};
+pub(crate) use journal::JournalId;
 pub(crate) use node::{Node, NodeContent, NodeEntry, Xattrs};
 
 use self::contents::{Contents, errno};
@@ -236,6 +244,12 @@ impl Writable {
 
     /// Writes all changes to the journal, without waiting for the disk.
     pub(crate) fn flush(&mut self) -> Result<(), Errno> {
+        self.append()?;
+        self.checkpoint_when_due()?;
+        self.remove_unneeded()
+    }
+
+    fn append(&mut self) -> Result<(), Errno> {
         if !self.pending.is_empty() || !self.dirty.is_empty() {
             let mut record = Vec::with_capacity(self.pending.len() + 160 * self.dirty.len() + 16);
             record.extend_from_slice(&self.pending);
@@ -254,8 +268,7 @@ impl Writable {
                 self.delta.set_journaled(ino);
             }
         }
-        self.checkpoint_when_due()?;
-        self.remove_unneeded()
+        Ok(())
     }
 
     fn remove_unneeded(&mut self) -> Result<(), Errno> {
@@ -267,7 +280,9 @@ impl Writable {
             if !many {
                 return Ok(());
             }
-            self.journal.sync().map_err(|error| errno(&error))?;
+            self.journal
+                .sync(&self.dir)
+                .map_err(|error| errno(&error))?;
         }
         for ino in std::mem::take(&mut self.unneeded) {
             // What stays is collected when the layer is opened again.
@@ -330,21 +345,60 @@ impl Writable {
     fn sync_journal(&mut self) -> Result<(), Errno> {
         self.flush()?;
         if self.durability == Durability::Host {
-            self.journal.sync().map_err(|error| errno(&error))?;
+            self.journal
+                .sync(&self.dir)
+                .map_err(|error| errno(&error))?;
             self.remove_unneeded()?;
         }
         Ok(())
     }
 
+    /// Makes all that changed last, as [`Writable::sync_all`] does, so that the layer can be
+    /// frozen; what the layer above has to call it. It takes as long as what is dirty takes, and
+    /// never as long as all of the layer: the journal is not written anew for it.
+    pub(crate) fn prepare_freeze(&mut self) -> Result<JournalId, Errno> {
+        if self.journal.is_suspect() {
+            self.flush()?;
+        }
+        self.append()?;
+        if self.durability == Durability::Host {
+            let delta = &self.delta;
+            self.contents
+                .sync_all(|ino| delta.node(ino).map_or(0, |node| node.attr.size))?;
+            self.journal
+                .sync(&self.dir)
+                .map_err(|error| errno(&error))?;
+        }
+        self.remove_unneeded()?;
+        Ok(self.journal.id())
+    }
+
+    /// The layer, frozen; `id` is what [`Writable::prepare_freeze`] said right before.
+    pub(crate) fn freeze(self, id: JournalId) -> FrozenLayer {
+        // A lock that stays exclusive is stricter than need be, and nothing worse.
+        let _ = flock(&self.dir, FlockOperation::NonBlockingLockShared);
+        let contents = self.contents.into_dir();
+        FrozenLayer::new(self.dir, Some(contents), self.delta, id)
+    }
+
+    /// What a sync means here.
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// Whether nothing was ever written here.
+    pub(crate) fn is_new(&self) -> bool {
+        self.journal.is_new()
+    }
+
+    /// Whether `dir` is this layer's directory.
+    pub(crate) fn is_at(&self, dir: impl AsFd) -> Result<bool, Errno> {
+        let (here, there) = (rustix::fs::fstat(&self.dir)?, rustix::fs::fstat(dir)?);
+        Ok((here.st_dev, here.st_ino) == (there.st_dev, there.st_ino))
+    }
+
     /// Sizes of the host's file system.
     pub(crate) fn host_stat(&self) -> Result<rustix::fs::StatVfs, Errno> {
         rustix::fs::fstatvfs(&self.dir)
-    }
-}
-
-impl Drop for Writable {
-    fn drop(&mut self) {
-        // A tree that is closed in order has been synced; this is for those that are not.
-        let _ = self.flush();
     }
 }

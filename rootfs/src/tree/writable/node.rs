@@ -139,6 +139,16 @@ impl DirDelta {
             })
     }
 
+    /// The names that it has, and what they name.
+    pub(crate) fn children(&self) -> impl Iterator<Item = (&Arc<[u8]>, Ino)> {
+        self.entries
+            .iter()
+            .filter_map(|(name, entry)| match *entry {
+                NodeEntry::Child { ino, .. } => Some((name, ino)),
+                NodeEntry::Whiteout => None,
+            })
+    }
+
     /// All that it says.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], NodeEntry)> {
         self.entries
