@@ -41,6 +41,15 @@ impl ExecRequest {
     }
 }
 
+/// Asks for a command's record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WaitExec {
+    /// Seconds to wait for the command's end, at most 3600; the record is given when they are over
+    /// even if it still runs.
+    pub wait_seconds: u64,
+}
+
 /// How far a command is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
