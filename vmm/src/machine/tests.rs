@@ -93,16 +93,13 @@ fn kernel_with_note(code: &[u8], note: u32) -> File {
     file
 }
 
-/// A VM with this guest, or nothing where there is no KVM to try it on.
-fn machine(code: &[u8]) -> Option<(Machine, Console)> {
+/// A VM with this guest.
+fn machine(code: &[u8]) -> (Machine, Console) {
     machine_of(kernel(code))
 }
 
-fn machine_of(kernel: File) -> Option<(Machine, Console)> {
-    let Ok(kvm) = Kvm::new() else {
-        eprintln!("skipped: /dev/kvm is not usable here");
-        return None;
-    };
+fn machine_of(kernel: File) -> (Machine, Console) {
+    let kvm = Kvm::new().expect("/dev/kvm was usable when this was built");
     let console = Console::new(false);
     let machine = Machine::new(Parts {
         kvm: &kvm,
@@ -119,7 +116,7 @@ fn machine_of(kernel: File) -> Option<(Machine, Console)> {
         debug_console: false,
     })
     .unwrap();
-    Some((machine, console))
+    (machine, console)
 }
 
 fn wait_exit(machine: &Machine) -> ExitReason {
@@ -133,15 +130,15 @@ fn wait_exit(machine: &Machine) -> ExitReason {
     }
 }
 
-fn run(code: &[u8]) -> Option<(ExitReason, String)> {
-    run_machine(machine(code)?)
+fn run(code: &[u8]) -> (ExitReason, String) {
+    run_machine(machine(code))
 }
 
-fn run_machine((mut machine, console): (Machine, Console)) -> Option<(ExitReason, String)> {
+fn run_machine((mut machine, console): (Machine, Console)) -> (ExitReason, String) {
     machine.start().unwrap();
     let reason = wait_exit(&machine);
     machine.stop(true);
-    Some((reason, console.tail(4096).0))
+    (reason, console.tail(4096).0)
 }
 
 /// `mov dx, port; mov al, value; out dx, al`
@@ -159,31 +156,29 @@ fn power_off() -> Vec<u8> {
 const SPIN: [u8; 2] = [0xeb, 0xfe];
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn a_guest_that_powers_off_says_so() {
-    let Some((reason, _)) = run(&power_off()) else {
-        return;
-    };
+    let (reason, _) = run(&power_off());
     assert_eq!(reason, ExitReason::PowerOff);
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn a_guest_that_resets_says_so() {
-    let Some((reason, _)) = run(&out(0x604, 1)) else {
-        return;
-    };
+    let (reason, _) = run(&out(0x604, 1));
     assert_eq!(reason, ExitReason::Reset);
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn console_output_reaches_the_ring() {
     let code = [out(0x3f8, b'h'), out(0x3f8, b'i'), power_off()].concat();
-    let Some((reason, console)) = run(&code) else {
-        return;
-    };
+    let (reason, console) = run(&code);
     assert_eq!((reason, console.as_str()), (ExitReason::PowerOff, "hi"));
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn a_guest_reads_the_registers_of_its_devices() {
     let magic = u32::from_le_bytes(*b"virt").to_le_bytes();
     let slot = u32::try_from(Slot::Rng.base()).unwrap().to_le_bytes();
@@ -198,18 +193,15 @@ fn a_guest_reads_the_registers_of_its_devices() {
         out(0x604, 1),
     ]
     .concat();
-    let Some((reason, _)) = run(&code) else {
-        return;
-    };
+    let (reason, _) = run(&code);
     assert_eq!(reason, ExitReason::PowerOff);
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn a_processor_that_shuts_down_is_a_triple_fault_or_an_emulators_failure() {
     // ud2 without an interrupt descriptor table.
-    let Some((reason, _)) = run(&[0x0f, 0x0b]) else {
-        return;
-    };
+    let (reason, _) = run(&[0x0f, 0x0b]);
     match reason {
         ExitReason::TripleFault => {}
         ExitReason::InternalError {
@@ -227,6 +219,7 @@ fn a_processor_that_shuts_down_is_a_triple_fault_or_an_emulators_failure() {
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn a_kernel_without_pvh_note_is_entered_in_long_mode_with_its_zero_page() {
     // cmp dword [rsi + 0x202], "HdrS"; jne over; power off; over: reset
     let header = [0x81, 0xbe, 0x02, 0x02, 0, 0, b'H', b'd', b'r', b'S'];
@@ -240,33 +233,28 @@ fn a_kernel_without_pvh_note_is_entered_in_long_mode_with_its_zero_page() {
         out(0x604, 1),
     ]
     .concat();
-    let Some(machine) = machine_of(kernel_with_note(&code, 17)) else {
-        return;
-    };
-    let Some((reason, _)) = run_machine(machine) else {
-        return;
-    };
+    let machine = machine_of(kernel_with_note(&code, 17));
+    let (reason, _) = run_machine(machine);
     assert_eq!(reason, ExitReason::PowerOff);
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn a_spinning_guest_is_stopped() {
-    let Some((mut machine, _)) = machine(&SPIN) else {
-        return;
-    };
+    let (mut machine, _) = machine(&SPIN);
     machine.start().unwrap();
     machine.stop(false);
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn a_guest_that_was_never_started_is_stopped() {
-    let Some((machine, _)) = machine(&SPIN) else {
-        return;
-    };
+    let (machine, _) = machine(&SPIN);
     machine.stop(true);
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn a_paused_guest_does_nothing_until_it_is_resumed() {
     // again: inc dword [SCRATCH]; jmp again
     let code = [
@@ -275,9 +263,7 @@ fn a_paused_guest_does_nothing_until_it_is_resumed() {
         vec![0xeb, 0xf8],
     ]
     .concat();
-    let Some((mut machine, _)) = machine(&code) else {
-        return;
-    };
+    let (mut machine, _) = machine(&code);
     let memory = machine.memory.clone();
     let count = || {
         use vm_memory::{Bytes, GuestAddress};
@@ -308,6 +294,7 @@ fn a_paused_guest_does_nothing_until_it_is_resumed() {
 }
 
 #[test]
+#[cfg_attr(not(kvm), ignore = "/dev/kvm is not usable here")]
 fn a_pause_between_accesses_loses_none() {
     // mov ecx, 200; again: print 'x'; loop again; power off
     let body = out(0x3f8, b'x');
@@ -319,9 +306,7 @@ fn a_pause_between_accesses_loses_none() {
         power_off(),
     ]
     .concat();
-    let Some((mut machine, console)) = machine(&code) else {
-        return;
-    };
+    let (mut machine, console) = machine(&code);
     machine.start().unwrap();
     while machine.exit().get().is_none() {
         machine.pause();
