@@ -54,6 +54,11 @@ pub(super) fn before_done(ended: &Ended) -> Error {
     describe(ended, "before the command was done", Code::GuestEnded)
 }
 
+/// The VM ended while nobody had asked for it.
+pub(super) fn by_itself(ended: &Ended) -> Error {
+    describe(ended, "while the workspace ran", Code::GuestEnded)
+}
+
 fn describe(ended: &Ended, when: &str, code: Code) -> Error {
     let Ended::Reported {
         reason,

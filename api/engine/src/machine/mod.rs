@@ -9,19 +9,20 @@
 
 mod control;
 mod end;
+pub(crate) mod guest;
 mod initramfs;
+mod launch;
+pub(crate) mod process;
 mod sockets;
 pub(crate) mod spawn;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use pyro_agent_protocol::{AGENT_PORT, Decoder, GENERATION, Hello, READY_PORT, Welcome};
-use pyro_vmm::config;
 use pyro_vmm::control::{Reply, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -29,7 +30,8 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 pub use control::{Control, Ended};
-use sockets::{Acceptor, memory_file, stream_pair};
+use launch::{Launch, Parts};
+use sockets::{Acceptor, stream_pair};
 
 use crate::error::{Code, Error, Result};
 use crate::limits::Limits;
@@ -39,12 +41,8 @@ use crate::run_dir::RunDir;
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 /// How long a monitor may take to answer a question.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
-/// Most inodes that one guest may make. Each costs the monitor half a kilobyte of memory.
-const QUOTA_INODES: u64 = 1_000_000;
 /// Most bytes of the monitor's standard error that are kept: the last ones.
 const STDERR_TAIL: usize = 8 * 1024;
-/// Context id of the guest; each monitor has a vsock of its own, so all may be the same.
-const GUEST_CID: u32 = 3;
 
 /// The files of an environment that a VM boots from, opened for reading.
 #[derive(Debug)]
@@ -131,87 +129,31 @@ impl Machine {
             operations,
             ..
         } = spec;
-        let resources = |e: io::Error| {
-            Error::new(
-                Code::MonitorStart,
-                "cannot set up the monitor's descriptors",
-                "check the limits on open files (`ulimit -n`) and free memory",
-            )
-            .caused_by(e)
-        };
-        let agent_archive = initramfs::agent_archive(agent)?;
-        let mut inherited = Inherited::default();
-        let (control, control_theirs) = stream_pair().map_err(resources)?;
-        let (acceptor, acceptor_theirs) = Acceptor::pair(READY_PORT).map_err(resources)?;
-        let mut streams = Vec::with_capacity(operations);
-        let mut stream_fds = Vec::with_capacity(operations);
-        for _ in 0..operations {
-            let (ours, theirs) = stream_pair().map_err(resources)?;
-            streams.push(ours);
-            stream_fds.push(inherited.add(theirs));
-        }
-        let config = config::Config {
-            generation: config::GENERATION,
-            vcpu_count: limits.vcpu_count(),
-            memory_mib: limits.memory_mib(),
-            kvm_fd: inherited.add(kvm),
-            kernel_fd: inherited.add(artefacts.kernel),
-            initramfs_fds: vec![
-                inherited.add(artefacts.modules),
-                inherited.add(agent_archive),
-            ],
-            root: config::Root {
-                layers: artefacts
-                    .layers
-                    .into_iter()
-                    .map(|(index, data)| config::PackedLayer {
-                        index_fd: inherited.add(index),
-                        data_fd: inherited.add(data),
-                    })
-                    .collect(),
-                writable_fd: inherited.add(run.open_writable()?),
-                quota_bytes: Some(run.quota_bytes()?),
-                quota_inodes: Some(QUOTA_INODES),
-                ephemeral: true,
-            },
-            vsock: config::Vsock {
-                guest_cid: GUEST_CID,
-                listener_fd: None,
-                stream_fds,
-                host_ports: vec![config::HostPort {
-                    port: READY_PORT,
-                    acceptor_fd: inherited.add(acceptor_theirs),
-                }],
-            },
-            control_fd: inherited.add(control_theirs),
-            control_listener_fd: None,
-            outlive_control: false,
+        let mut launch = Launch::new(Parts {
+            limits,
+            kvm,
+            agent,
+            artefacts,
+            frozen: Vec::new(),
+            writable: run.open_writable()?,
+            quota_bytes: run.quota_bytes()?,
+            ephemeral: true,
             debug_console: spec.debug_console,
-        };
-        let text = serde_json::to_vec(&config).expect("a configuration is plain data");
-        let config_file = memory_file("pyro-config", &text).map_err(resources)?;
-        let config_fd = inherited.add(config_file);
-
-        let mut command = Command::new(monitor);
-        command
-            .args(["--config-fd", &config_fd.to_string()])
-            .current_dir("/")
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        spawn::inherit_only(&mut command, &inherited.numbers());
-        let started = Instant::now();
-        let mut child = command.spawn().map_err(|e| {
-            Error::new(
-                Code::MonitorStart,
-                format!("cannot start the monitor {}", monitor.display()),
-                "check that it is this version's pyro-vmm and can be executed",
-            )
-            .caused_by(e)
         })?;
-        drop(inherited);
+        let mut streams = Vec::with_capacity(operations);
+        for _ in 0..operations {
+            let (ours, theirs) = stream_pair().map_err(launch::resources)?;
+            streams.push(ours);
+            let number = launch.inherited.add(theirs);
+            launch.config.vsock.stream_fds.push(number);
+        }
+        let (command, sockets) = launch.command(monitor)?;
+        let mut command = Command::from(command);
+        command.stderr(Stdio::piped()).kill_on_drop(true);
+        spawn::inherit_only(&mut command, &sockets.inherited.numbers());
+        let started = Instant::now();
+        let mut child = command.spawn().map_err(|e| launch::not_started(monitor, e))?;
+        let launch::Sockets { control, acceptor, .. } = sockets;
         let stderr = child.stderr.take();
         let stderr = tokio::spawn(keep_tail(stderr, spec.debug_console));
         let control = Control::start(control);
@@ -341,23 +283,6 @@ impl Machine {
             stderr,
             removed: run.remove(),
         }
-    }
-}
-
-/// Descriptors that the monitor inherits under the numbers that they have here.
-#[derive(Debug, Default)]
-struct Inherited(Vec<OwnedFd>);
-
-impl Inherited {
-    fn add(&mut self, descriptor: impl Into<OwnedFd>) -> RawFd {
-        let descriptor = descriptor.into();
-        let number = descriptor.as_raw_fd();
-        self.0.push(descriptor);
-        number
-    }
-
-    fn numbers(&self) -> Vec<RawFd> {
-        self.0.iter().map(AsRawFd::as_raw_fd).collect()
     }
 }
 
