@@ -9,6 +9,7 @@
 //! on the host. Whatever it makes on disk is in the state directory and goes with the VM that needed
 //! it ([`run_dir`]).
 
+mod agent;
 pub mod capture;
 pub mod doctor;
 pub mod engine;
@@ -19,6 +20,7 @@ pub mod kvm;
 pub mod limits;
 pub mod machine;
 pub mod oneshot;
+pub mod patch;
 pub mod paths;
 mod records;
 pub mod run_dir;

@@ -106,8 +106,7 @@ impl RunDir {
 
     /// How many bytes the guest may write: what is free now less a reserve for the host.
     pub fn quota_bytes(&self) -> Result<u64> {
-        let free = free_bytes(&self.path).map_err(|e| unwritable(&self.path, e))?;
-        Ok(quota_of(free))
+        quota_bytes(&self.path)
     }
 
     /// Removes the directory and says when that failed, which dropping does not.
@@ -128,6 +127,12 @@ impl Drop for RunDir {
         // Best effort: the next run collects what is left.
         let _ = remove(&self.path);
     }
+}
+
+/// How many bytes a guest may write beneath `path`: what is free now less a reserve for the host.
+pub(crate) fn quota_bytes(path: &Path) -> Result<u64> {
+    let free = free_bytes(path).map_err(|e| unwritable(path, e))?;
+    Ok(quota_of(free))
 }
 
 fn quota_of(free: u64) -> u64 {

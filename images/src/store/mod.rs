@@ -161,10 +161,28 @@ impl Store {
             .ok_or_else(|| Error::EnvironmentCold {
                 name: recipe.name.to_string(),
             })?;
+        self.open_parts(manifest, |manifest| currency(manifest, recipe))
+    }
+
+    /// Opens what `manifest` names, whatever is installed under its name by now.
+    ///
+    /// # Errors
+    /// [`Error::EnvironmentDamaged`] when an artefact is gone or does not verify.
+    pub fn open_pinned(&self, manifest: &Manifest) -> Result<Installed, Error> {
+        let _shared = self.share();
+        self.open_parts(manifest.clone(), |_| State::Stale)
+    }
+
+    fn open_parts(
+        &self,
+        manifest: Manifest,
+        state: impl FnOnce(&Manifest) -> State,
+    ) -> Result<Installed, Error> {
+        let name = manifest.recipe.name.to_string();
         let open = |part: Part, artefact: Artefact| {
             self.open_artefact(artefact)
                 .map_err(|damage| Error::EnvironmentDamaged {
-                    name: recipe.name.to_string(),
+                    name: name.clone(),
                     what: format!("{} {damage}", part.label()),
                 })
         };
@@ -178,7 +196,7 @@ impl Store {
         }
         // An install counts only when everything of it verifies, so also what no boot needs.
         open(Part::Packages, manifest.packages)?;
-        let state = currency(&manifest, recipe);
+        let state = state(&manifest);
         Ok(Installed {
             kernel,
             modules,

@@ -29,6 +29,17 @@ impl Store {
     /// is never disturbed: its files are in its work directory until it publishes, and publishing
     /// and pruning exclude each other.
     pub fn prune(&self, catalogue: &Catalogue) -> Result<Pruned, Error> {
+        self.prune_except(catalogue, || Ok::<_, Error>(Vec::new()))
+    }
+
+    /// The same, but keeps what the manifests name that `pinned` gives. It is called while nobody
+    /// can open an environment: whoever writes a manifest down and opens it with
+    /// [`Store::open_pinned`] after that either has it or is told.
+    pub fn prune_except<E: From<Error>>(
+        &self,
+        catalogue: &Catalogue,
+        pinned: impl FnOnce() -> Result<Vec<crate::Manifest>, E>,
+    ) -> Result<Pruned, E> {
         if !self.root().is_dir() {
             return Ok(Pruned::default());
         }
@@ -38,6 +49,7 @@ impl Store {
             ..Pruned::default()
         };
         let _alone = lock::lock(&self.store_lock(), Mode::Exclusive)?;
+        let pinned = pinned()?;
         let known: BTreeSet<String> = catalogue
             .recipes()
             .map(|recipe| recipe.name.component())
@@ -52,6 +64,7 @@ impl Store {
         let needed: BTreeSet<String> = catalogue
             .recipes()
             .filter_map(|recipe| self.manifest(recipe).ok().flatten())
+            .chain(pinned)
             .flat_map(|manifest| manifest.artefacts())
             .map(|(_, artefact)| artefact.sha256.to_string())
             .collect();

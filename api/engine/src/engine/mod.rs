@@ -18,9 +18,11 @@ mod delete;
 mod disk;
 mod exec;
 mod files;
+mod launcher;
 mod life;
 mod occupancy;
 mod reap;
+mod reconcile;
 mod run;
 mod slot;
 mod snapshots;
@@ -38,6 +40,7 @@ use tokio::sync::{Notify, watch};
 pub use exec::ExecStream;
 pub use run::RunStream;
 
+use launcher::Launcher;
 use occupancy::Occupancy;
 use slot::Slot;
 
@@ -76,6 +79,7 @@ pub struct Engine {
     state: StateDir,
     index: RwLock<Index>,
     occupancy: Arc<Occupancy>,
+    launcher: Launcher,
     /// Wakes the reaper.
     reap: Notify,
     started_at: Timestamp,
@@ -97,6 +101,10 @@ impl Engine {
     /// [`Code::StateLocked`] when another daemon has it; [`Code::StateUnwritable`]. Records that
     /// cannot be read are no error; [`Engine::list`] reports them.
     pub async fn open(paths: Paths, options: Options) -> Result<Arc<Self>> {
+        Self::open_with(paths, options, Launcher::Monitor).await
+    }
+
+    async fn open_with(paths: Paths, options: Options, launcher: Launcher) -> Result<Arc<Self>> {
         let folder = paths.state.clone();
         let (state, found) = blocking(move || {
             let state = StateDir::open(&folder)?;
@@ -130,9 +138,11 @@ impl Engine {
             state,
             index: RwLock::new(Index { slots, unreadable }),
             occupancy: Occupancy::new(),
+            launcher,
             reap: Notify::new(),
             started_at: Timestamp::now(),
         });
+        engine.reconcile().await?;
         Ok(engine)
     }
 

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use pyro_client::types::{WORKSPACE_ROOT, Workspace, WorkspaceState};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::occupancy::Occupied;
 use super::{Engine, blocking};
 use crate::error::{Code, Error, Result};
+use crate::machine::guest::Guest;
 use crate::records::state::StateDir;
 use crate::records::{Phase, Record, WorkspaceId, activity};
 
@@ -21,7 +23,7 @@ pub(super) struct Slot {
     /// One record is written at a time.
     writing: tokio::sync::Mutex<()>,
     /// Held alone by what changes the guest or the layers, shared by what needs them to stay.
-    pub(super) life: tokio::sync::RwLock<()>,
+    pub(super) life: RwLock<()>,
 }
 
 /// What changes quickly; never held across an await.
@@ -34,6 +36,14 @@ struct Live {
     operations: usize,
     /// The reaper found it expired while something was going on.
     overdue: bool,
+    guest: Option<Running>,
+}
+
+/// A guest that takes commands. The daemon does not end while there is one.
+#[derive(Debug)]
+struct Running {
+    guest: Arc<Guest>,
+    _occupied: Occupied,
 }
 
 impl Slot {
@@ -49,9 +59,10 @@ impl Slot {
                 command_count: 0,
                 operations: 0,
                 overdue: false,
+                guest: None,
             }),
             writing: tokio::sync::Mutex::new(()),
-            life: tokio::sync::RwLock::new(()),
+            life: RwLock::new(()),
         }
     }
 
@@ -132,6 +143,80 @@ impl Slot {
         Ok(())
     }
 
+    /// The guest that runs.
+    ///
+    /// # Errors
+    /// [`Code::WorkspaceNotRunning`] with what to do about it.
+    pub(super) fn guest(&self) -> Result<Arc<Guest>> {
+        let live = self.live();
+        if let Some(running) = live.guest.as_ref().filter(|running| !running.guest.has_ended()) {
+            return Ok(Arc::clone(&running.guest));
+        }
+        let state = match state_of(&live.record.phase) {
+            // Its end is about to be noted.
+            WorkspaceState::Running => "failed",
+            WorkspaceState::Creating => "being created",
+            WorkspaceState::Starting => "starting",
+            WorkspaceState::Stopping => "being stopped",
+            WorkspaceState::Stopped => "stopped",
+            WorkspaceState::Failed => "failed",
+        };
+        Err(Error::new(
+            Code::WorkspaceNotRunning,
+            format!("the workspace {} is {state}", self.id),
+            format!("start it with `pyro workspace start {}`", self.id),
+        ))
+    }
+
+    /// Takes in the guest that now runs, or that there is none.
+    pub(super) fn set_guest(&self, guest: Option<(Arc<Guest>, Occupied)>) {
+        let running = guest.map(|(guest, occupied)| Running {
+            guest,
+            _occupied: occupied,
+        });
+        // Dropped after the lock.
+        let _before = std::mem::replace(&mut self.live().guest, running);
+    }
+
+    /// Whether this guest is the one that was taken in last.
+    pub(super) fn has_guest(&self, guest: &Arc<Guest>) -> bool {
+        let live = self.live();
+        live.guest.as_ref().is_some_and(|running| Arc::ptr_eq(&running.guest, guest))
+    }
+
+    /// Refuses what is wanted of a workspace that is on its way out.
+    fn stays(&self) -> Result<()> {
+        if !matches!(self.live().record.phase, Phase::Deleting) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::WorkspaceDeleting,
+            format!("the workspace {} is being deleted", self.id),
+            "make another one",
+        ))
+    }
+
+    /// Waits until nothing else changes the guest or the layers, and lets nothing else do so
+    /// until it is dropped.
+    pub(super) async fn alone(&self) -> Result<RwLockWriteGuard<'_, ()>> {
+        let guard = self.life.write().await;
+        self.stays()?;
+        Ok(guard)
+    }
+
+    /// Waits until nothing changes the guest or the layers, and lets nothing do so until it is
+    /// dropped.
+    pub(super) async fn steady(&self) -> Result<RwLockReadGuard<'_, ()>> {
+        let guard = self.life.read().await;
+        self.stays()?;
+        Ok(guard)
+    }
+
+    /// Where the monitor's sockets and files are.
+    pub(super) fn vm_folder(&self) -> PathBuf {
+        self.folder.join("vm")
+    }
+
     /// Notes that something changes the workspace.
     pub(super) fn touch(&self) {
         let now = Timestamp::now();
@@ -196,22 +281,20 @@ impl Engine {
     /// # Errors
     /// [`Code::WorkspaceDeleting`] when the workspace is on its way out.
     pub(super) fn begin(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Operation> {
+        let operation = self.begin_anyhow(slot);
+        slot.stays()?;
+        Ok(operation)
+    }
+
+    /// Begins an operation, whatever the workspace is doing.
+    pub(super) fn begin_anyhow(self: &Arc<Self>, slot: &Arc<Slot>) -> Operation {
         let occupied = self.occupancy.enter();
-        let mut live = slot.live();
-        if matches!(live.record.phase, Phase::Deleting) {
-            return Err(Error::new(
-                Code::WorkspaceDeleting,
-                format!("the workspace {} is being deleted", slot.id),
-                "make another one",
-            ));
-        }
-        live.operations += 1;
-        drop(live);
-        Ok(Operation {
+        slot.live().operations += 1;
+        Operation {
             engine: Arc::clone(self),
             slot: Arc::clone(slot),
             _occupied: occupied,
-        })
+        }
     }
 }
 

@@ -78,7 +78,11 @@ impl Launch {
                         data_fd: inherited.add(data),
                     })
                     .collect(),
-                frozen_fds: Vec::new(),
+                frozen_fds: parts
+                    .frozen
+                    .into_iter()
+                    .map(|directory| inherited.add(directory))
+                    .collect(),
                 writable_fd: inherited.add(parts.writable),
                 quota_bytes: Some(parts.quota_bytes),
                 quota_inodes: Some(QUOTA_INODES),

@@ -55,7 +55,7 @@ impl Process {
         if Identity::of(identity.pid) != Some(identity) {
             return Ok(None);
         }
-        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+        let pidfd = watch(pidfd)?;
         Ok(Some(Self { identity, pidfd }))
     }
 
@@ -76,6 +76,13 @@ impl Process {
     pub(crate) fn kill(&self) {
         let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
     }
+}
+
+#[allow(unsafe_code, reason = "tokio cannot know that an OwnedFd keeps its number")]
+fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` always gives the same descriptor and closes it only when dropped.
+    let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    Ok(watched?)
 }
 
 #[cfg(test)]

@@ -8,12 +8,11 @@
 
 pub(crate) mod activity;
 mod id;
+pub(crate) mod layers;
 pub(crate) mod names;
 mod record;
 pub(crate) mod state;
 mod write;
 
 pub use id::WorkspaceId;
-#[cfg(test)]
-pub(crate) use record::{Disk, Pinned};
-pub(crate) use record::{Phase, Record};
+pub(crate) use record::{Disk, FORMAT, Phase, Pinned, Record, SnapshotRecord};

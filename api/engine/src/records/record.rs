@@ -8,6 +8,7 @@ use pyro_images::Manifest;
 use serde::{Deserialize, Serialize};
 
 use super::WorkspaceId;
+use super::layers::LayerId;
 
 /// The layout of a record on disk.
 pub(crate) const FORMAT: u32 = 1;
@@ -64,11 +65,6 @@ pub(crate) enum Phase {
     Deleting,
 }
 
-/// The name of a layer in the layer store.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct LayerId(pub(crate) String);
-
 /// The layers above the environment's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Disk {
@@ -79,8 +75,9 @@ pub(crate) struct Disk {
     pub(crate) frozen: Vec<LayerId>,
     /// The layer that takes the guest's writes; absent only while the workspace is made.
     pub(crate) top: Option<LayerId>,
-    /// A layer that is about to be made; belongs to nobody when it is found.
-    pub(crate) coming: Option<LayerId>,
+    /// The running guest may still write into the layer beneath `top`: it is to be told again.
+    #[serde(default)]
+    pub(crate) freezing: bool,
     /// Named snapshots, oldest first.
     pub(crate) snapshots: Vec<SnapshotRecord>,
 }

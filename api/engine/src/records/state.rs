@@ -19,6 +19,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::layers::Layers;
 use super::record::{FORMAT, Record};
 use super::write::{Survives, read_bounded, replace, sync_folder};
 use super::{WorkspaceId, activity};
@@ -34,9 +35,9 @@ const GONE: &str = ".gone-";
 #[derive(Debug, Clone)]
 pub(crate) struct StateDir {
     workspaces: PathBuf,
-    layers: PathBuf,
-    /// Open for as long as anybody may still write.
-    lock: Arc<File>,
+    layers: Layers,
+    /// Held for as long as anybody may still write.
+    _lock: Arc<File>,
 }
 
 /// What lies in the state directory.
@@ -92,13 +93,13 @@ impl StateDir {
         private_folder(&layers).map_err(failed(&layers))?;
         Ok(Self {
             workspaces,
-            layers,
-            lock: Arc::new(lock),
+            layers: Layers::new(layers),
+            _lock: Arc::new(lock),
         })
     }
 
-    /// The layer store's folder.
-    pub(crate) fn layers(&self) -> &Path {
+    /// The layers.
+    pub(crate) fn layers(&self) -> &Layers {
         &self.layers
     }
 
@@ -109,61 +110,15 @@ impl StateDir {
 
     /// Reads all records, and takes away what a kill left half made or half removed.
     pub(crate) fn load(&self) -> Result<Found> {
-        let mut found = Found::default();
         let entries =
             fs::read_dir(&self.workspaces).map_err(|e| unwritable(&self.workspaces, e))?;
-        for entry in entries {
-            let entry = entry.map_err(|e| unwritable(&self.workspaces, e))?;
+        for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(NEW) || name.starts_with(GONE) {
                 remove_folder(&entry.path()).map_err(|e| unwritable(&entry.path(), e))?;
-                continue;
-            }
-            let Some(id) = WorkspaceId::parse(&name) else {
-                // Not ours.
-                continue;
-            };
-            match self.read(&id) {
-                Ok(record) => found.records.push(record),
-                Err(error) => found.unreadable.push(Unreadable {
-                    name,
-                    path: entry.path(),
-                    error,
-                }),
             }
         }
-        Ok(found)
-    }
-
-    fn read(&self, id: &WorkspaceId) -> Result<Record> {
-        let path = self.folder(id).join("record.json");
-        let unreadable = |problem: &str| {
-            Error::new(
-                Code::RecordUnreadable,
-                format!("the record {} {problem}", path.display()),
-                "restore it from a backup, or move its folder out of the state directory; \
-                 nothing of it was changed",
-            )
-        };
-        let bytes = read_bounded(&path, MAX_RECORD)
-            .map_err(|e| unreadable("cannot be read").caused_by(e))?;
-        let value: serde_json::Value =
-            serde_json::from_slice(&bytes).map_err(|e| unreadable("is not JSON").caused_by(e))?;
-        match value.get("format").and_then(serde_json::Value::as_u64) {
-            Some(format) if format == u64::from(FORMAT) => {}
-            Some(format) => {
-                return Err(unreadable(&format!(
-                    "has the format {format}, and this version of pyro knows {FORMAT}"
-                )));
-            }
-            None => return Err(unreadable("has no format")),
-        }
-        let record: Record = serde_json::from_value(value)
-            .map_err(|e| unreadable("cannot be understood").caused_by(e))?;
-        if record.workspace_id != *id {
-            return Err(unreadable("is of another workspace"));
-        }
-        Ok(record)
+        read_all(&self.workspaces)
     }
 
     /// Makes the folder of a new workspace with its first record. Blocks.
@@ -203,6 +158,69 @@ impl StateDir {
         };
         remove().map_err(|e| unwritable(&folder, e))
     }
+}
+
+/// Reads the records in a state directory that somebody else may be serving.
+pub(crate) fn peek(state: &Path) -> Result<Found> {
+    let workspaces = state.join("workspaces");
+    if workspaces.is_dir() {
+        read_all(&workspaces)
+    } else {
+        Ok(Found::default())
+    }
+}
+
+fn read_all(workspaces: &Path) -> Result<Found> {
+    let mut found = Found::default();
+    let entries = fs::read_dir(workspaces).map_err(|e| unwritable(workspaces, e))?;
+    for entry in entries {
+        let entry = entry.map_err(|e| unwritable(workspaces, e))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(id) = WorkspaceId::parse(&name) else {
+            // Not ours.
+            continue;
+        };
+        match read(&entry.path(), &id) {
+            Ok(record) => found.records.push(record),
+            Err(error) => found.unreadable.push(Unreadable {
+                name,
+                path: entry.path(),
+                error,
+            }),
+        }
+    }
+    Ok(found)
+}
+
+fn read(folder: &Path, id: &WorkspaceId) -> Result<Record> {
+    let path = folder.join("record.json");
+    let unreadable = |problem: &str| {
+        Error::new(
+            Code::RecordUnreadable,
+            format!("the record {} {problem}", path.display()),
+            "restore it from a backup, or move its folder out of the state directory; \
+             nothing of it was changed",
+        )
+    };
+    let bytes = read_bounded(&path, MAX_RECORD)
+        .map_err(|e| unreadable("cannot be read").caused_by(e))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|e| unreadable("is not JSON").caused_by(e))?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(format) if format == u64::from(FORMAT) => {}
+        Some(format) => {
+            return Err(unreadable(&format!(
+                "has the format {format}, and this version of pyro knows {FORMAT}"
+            )));
+        }
+        None => return Err(unreadable("has no format")),
+    }
+    let record: Record = serde_json::from_value(value)
+        .map_err(|e| unreadable("cannot be understood").caused_by(e))?;
+    if record.workspace_id != *id {
+        return Err(unreadable("is of another workspace"));
+    }
+    Ok(record)
 }
 
 fn write_record(folder: &Path, record: &Record) -> io::Result<()> {

@@ -1,0 +1,129 @@
+//! Operations of a guest's agent, each on a connection of its own.
+//!
+//! The agent is not trusted: what it sends is bounded, and what the protocol does not allow ends
+//! the operation with an error.
+
+use std::io;
+
+use pyro_agent_protocol::{Decoder, ErrorCode, Event, Frame, FrameError, Request, encode_message};
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::machine::guest::Guest;
+
+/// Bytes read from a stream at once.
+const CHUNK: usize = 64 * 1024;
+
+/// Why an operation of the agent has no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AgentError {
+    /// The connection could not be made, or broke.
+    #[error("the connection to the guest's agent ended in the middle of an operation")]
+    Lost(#[source] io::Error),
+    /// The agent sent what the protocol does not allow.
+    #[error("the guest's agent broke its protocol")]
+    Protocol(#[source] FrameError),
+    /// The agent sent a message where it has no place.
+    #[error("the guest's agent sent {0} at the wrong time")]
+    OutOfTurn(&'static str),
+    /// The request is too long to be sent.
+    #[error("the request is too long")]
+    TooLong(#[source] FrameError),
+    /// The agent refused.
+    #[error("the guest refused: {message}")]
+    Refused {
+        /// Why.
+        code: ErrorCode,
+        /// One sentence, the agent's.
+        message: String,
+    },
+}
+
+/// One operation.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    stream: UnixStream,
+    decoder: Decoder,
+    received: Vec<u8>,
+    taken: usize,
+}
+
+impl Conversation {
+    /// Connects and sends the request.
+    pub(crate) async fn begin(guest: &Guest, request: &Request) -> Result<Self, AgentError> {
+        let bytes = encode_message(request).map_err(AgentError::TooLong)?;
+        let mut stream = guest.connect().await.map_err(AgentError::Lost)?;
+        stream.write_all(&bytes).await.map_err(AgentError::Lost)?;
+        Ok(Self {
+            stream,
+            decoder: Decoder::new(),
+            received: Vec::new(),
+            taken: 0,
+        })
+    }
+
+    /// The next frame. Cancel safe.
+    pub(crate) async fn frame(&mut self) -> Result<Frame, AgentError> {
+        loop {
+            let mut rest = &self.received[self.taken..];
+            let frame = self.decoder.decode(&mut rest).map_err(AgentError::Protocol)?;
+            self.taken = self.received.len() - rest.len();
+            if let Some(frame) = frame {
+                return Ok(frame);
+            }
+            self.received.clear();
+            self.taken = 0;
+            self.received.reserve(CHUNK);
+            let n = self
+                .stream
+                .read_buf(&mut self.received)
+                .await
+                .map_err(AgentError::Lost)?;
+            if n == 0 {
+                return Err(AgentError::Lost(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// Sends a further message.
+    pub(crate) async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), AgentError> {
+        let bytes = encode_message(message).map_err(AgentError::TooLong)?;
+        self.stream.write_all(&bytes).await.map_err(AgentError::Lost)
+    }
+
+    /// Sends bytes as they are, which must be whole frames.
+    pub(crate) async fn send_frames(&mut self, frames: &[u8]) -> Result<(), AgentError> {
+        self.stream.write_all(frames).await.map_err(AgentError::Lost)
+    }
+}
+
+/// An operation that is answered with [`Event::Done`].
+pub(crate) async fn simple(guest: &Guest, request: &Request) -> Result<(), AgentError> {
+    let mut conversation = Conversation::begin(guest, request).await?;
+    let frame = conversation.frame().await?;
+    match frame.message::<Event>().map_err(AgentError::Protocol)? {
+        Event::Done => Ok(()),
+        Event::Failed { code, message } => Err(refused(code, &message)),
+        Event::Started { .. } | Event::Exited { .. } => {
+            Err(AgentError::OutOfTurn("the answer to another request"))
+        }
+    }
+}
+
+pub(crate) fn refused(code: ErrorCode, message: &str) -> AgentError {
+    AgentError::Refused {
+        code,
+        message: crate::exec::printable(message),
+    }
+}
+
+/// Asks the guest to end all processes, write everything out, and power off.
+pub(crate) async fn power_off(guest: &Guest) -> Result<(), AgentError> {
+    simple(guest, &Request::PowerOff).await
+}
+
+/// Asks the guest to write everything out.
+pub(crate) async fn sync(guest: &Guest) -> Result<(), AgentError> {
+    simple(guest, &Request::Sync).await
+}
