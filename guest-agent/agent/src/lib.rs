@@ -1,8 +1,8 @@
 //! The agent: the first process of every guest, and the host's hands in it.
 //!
 //! As PID 1 it brings the guest up (`boot`), then serves what the host asks for over vsock
-//! (`serve`) until it is told to turn the power off (`power`). It is one static binary with one
-//! thread, needs nothing of the image it runs in — no shell, no interpreter, no name service — and
+//! (`serve`) until it is told to turn the power off (`power`). It is one static binary, one loop with
+//! a few threads beside it for work on files (`files`), needs nothing of the image it runs in — no shell, no interpreter, no name service — and
 //! holds little memory.
 //!
 //! It trusts the host, and nothing in the guest: programs there may be hostile and may be root.
@@ -13,6 +13,7 @@
 //! touching the machine. That is how it is tested.
 
 mod boot;
+mod files;
 mod log;
 mod power;
 mod procfs;
@@ -22,23 +23,26 @@ mod sys;
 
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use crate::files::apply::StagingArea;
 use crate::program::group::Groups;
 use crate::serve::{Finished, Peers, Server};
 use crate::sys::{signals, spawn};
 
 const USAGE: &str = "\
-usage: pyro-agent --listen-unix PATH [--cgroup DIR]
-       pyro-agent --stream-fd NUMBER [--cgroup DIR]
+usage: pyro-agent --listen-unix PATH [--cgroup DIR] [--staging DIR]
+       pyro-agent --stream-fd NUMBER [--cgroup DIR] [--staging DIR]
 
 Serves the guest agent's operations on this machine, for tests. In a guest it is /init and takes
 no arguments.
 
   --listen-unix PATH   accept operations on a Unix socket at PATH, until SIGTERM
   --stream-fd NUMBER   serve one operation on this inherited, connected socket
-  --cgroup DIR         hold programs in cgroups below this cgroup v2 directory";
+  --cgroup DIR         hold programs in cgroups below this cgroup v2 directory
+  --staging DIR        stage changes to files in this directory (/)";
 
 /// The agent's whole life. Gives the process's exit code; as PID 1 it does not return.
 #[must_use]
@@ -70,6 +74,7 @@ fn run_as_init() -> ! {
     let boot::Booted {
         listener,
         host: _host,
+        staging,
     } = match boot::boot() {
         Ok(booted) => booted,
         Err(error) => {
@@ -77,7 +82,7 @@ fn run_as_init() -> ! {
             power::reset()
         }
     };
-    let mut server = match serve_guest(listener) {
+    let mut server = match serve_guest(listener, staging) {
         Ok(server) => server,
         Err(errno) => {
             log::fatal(format_args!("the agent cannot serve: {errno}"));
@@ -92,8 +97,9 @@ fn run_as_init() -> ! {
     power::reset()
 }
 
-fn serve_guest(listener: OwnedFd) -> Result<Server, Errno> {
-    let mut server = Server::new(signals::watch()?, Groups::new(Some("/sys/fs/cgroup")))?;
+fn serve_guest(listener: OwnedFd, staging: StagingArea) -> Result<Server, Errno> {
+    let groups = Groups::new(Some("/sys/fs/cgroup"));
+    let mut server = Server::new(signals::watch()?, groups, Arc::new(staging))?;
     server.listen(listener, Peers::VsockHost)?;
     Ok(server)
 }
@@ -108,6 +114,7 @@ enum Trouble {
 fn run_on_a_host(arguments: impl Iterator<Item = String>) -> Result<(), Trouble> {
     let mut arguments = arguments;
     let (mut listen, mut stream, mut cgroup) = (None, None, None);
+    let mut staging = "/".to_owned();
     while let Some(option) = arguments.next() {
         let mut value = || {
             arguments
@@ -118,6 +125,7 @@ fn run_on_a_host(arguments: impl Iterator<Item = String>) -> Result<(), Trouble>
             "--listen-unix" => listen = Some(value()?),
             "--stream-fd" => stream = Some(value()?),
             "--cgroup" => cgroup = Some(value()?),
+            "--staging" => staging = value()?,
             _ => return Err(Trouble::Usage(format!("unknown option {option:?}"))),
         }
     }
@@ -125,7 +133,10 @@ fn run_on_a_host(arguments: impl Iterator<Item = String>) -> Result<(), Trouble>
     let own = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(own)).map_err(failed("cannot adopt orphans"))?;
     let signals = signals::watch().map_err(failed("cannot watch signals"))?;
-    let mut server = Server::new(signals, Groups::new(cgroup.as_deref()))
+    let staging = StagingArea::new(&staging);
+    staging.remove_leftovers();
+    let groups = Groups::new(cgroup.as_deref());
+    let mut server = Server::new(signals, groups, Arc::new(staging))
         .map_err(failed("cannot make an event loop"))?;
     match (listen, stream) {
         (Some(path), None) => {

@@ -6,7 +6,8 @@
 //! 3. Listen, connect to the host and say [`Hello`].
 //! 4. While the host answers: the other mounts, loopback, limits.
 //! 5. Take name, time and entropy from the [`Welcome`]. From here on programs may run.
-//! 6. In a child, without haste: the other modules, and the initramfs' memory is given back.
+//! 6. In a child, without haste: the other modules, and what transactions of a guest that was cut
+//!    off have left is deleted. The initramfs' memory is given back.
 
 mod greeting;
 mod identity;
@@ -19,6 +20,7 @@ use std::os::fd::OwnedFd;
 use pyro_agent_protocol::AGENT_PORT;
 use rustix::io::Errno;
 
+use crate::files::apply::StagingArea;
 use crate::sys::{spawn, vsock};
 
 /// What a boot leaves to serve with.
@@ -28,6 +30,8 @@ pub(crate) struct Booted {
     pub(crate) listener: OwnedFd,
     /// The stream to the host's ready port, open for the life of the VM.
     pub(crate) host: OwnedFd,
+    /// Where transactions stage.
+    pub(crate) staging: StagingArea,
 }
 
 /// Why the guest cannot be brought up.
@@ -57,9 +61,11 @@ pub(crate) fn boot() -> Result<Booted, BootError> {
     let welcome = greeting.welcome().map_err(BootError::Greet)?;
     identity::take_on(&welcome);
 
+    let staging = StagingArea::new("/");
     let postponed = spawn::detached(|| {
         let _ = rustix::process::nice(19);
         modules.load_the_rest();
+        staging.remove_leftovers();
     });
     if let Err(errno) = postponed {
         crate::log::warning(format_args!("cannot load the other modules: {errno}"));
@@ -68,5 +74,6 @@ pub(crate) fn boot() -> Result<Booted, BootError> {
     Ok(Booted {
         listener,
         host: greeting.into_stream(),
+        staging,
     })
 }

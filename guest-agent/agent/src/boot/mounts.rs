@@ -1,14 +1,15 @@
 //! The guest's file systems: the shared root, and what the kernel provides around it.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chmod, mkdir, open, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, chmod, mkdir, open, openat};
 use rustix::fs::{statat, symlink};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::process::{chdir, chroot};
 
 use super::BootError;
+use crate::files::remove_tree;
 
 /// The tag of the virtio-fs device that holds the root.
 const TAG: &str = "root";
@@ -152,37 +153,7 @@ fn make_directory(path: &str) {
 
 /// Gives the initramfs' memory back: deletes all of its files.
 pub(super) fn free(initramfs: Initramfs) {
-    delete(initramfs.root.as_fd(), initramfs.device, 16);
-}
-
-/// Deletes what is in `directory`, and never what is mounted in it.
-fn delete(directory: BorrowedFd<'_>, device: u64, deeper: u32) {
-    let Ok(entries) = Dir::read_from(directory) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        let Ok(stat) = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) else {
-            continue;
-        };
-        if stat.st_dev != device {
-            continue;
-        }
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            let _ = unlinkat(directory, name, AtFlags::empty());
-            continue;
-        }
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        if deeper > 0
-            && let Ok(child) = openat(directory, name, flags, Mode::empty())
-        {
-            delete(child.as_fd(), device, deeper - 1);
-        }
-        let _ = unlinkat(directory, name, AtFlags::REMOVEDIR);
-    }
+    remove_tree(initramfs.root.as_fd(), initramfs.device, 16);
 }
 
 /// Writes a small file of `/proc` or `/sys`.

@@ -1,18 +1,19 @@
-//! One running program and the stream it is served on.
+//! One running program and its pipes.
 //!
-//! The states it goes through: it runs; it has ended (or is being killed because its time is up);
-//! what its pipes held at its end is drained; then the last message goes out. It never waits for
-//! the end of its output, since a background child may hold that open for ever.
+//! The states it goes through: it runs; it has ended (or is being killed because its time is up or
+//! somebody cancelled it); what its pipes held at its end is drained into its [`Sink`]; then its end
+//! is reported. It never waits for the end of its output, since a background child may hold that
+//! open for ever.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use pyro_agent_protocol::{Event, ExitStatus, Frame, FrameKind, Signal as SignalMessage, parse};
+use pyro_agent_protocol::{ExitStatus, Frame, FrameKind, Signal as SignalMessage, parse};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitStatus};
 
 use super::poller::{Interest, OperationId, Output, Poller, Source, Watched};
-use super::stream::{PIECE, Stream};
+use super::stream::{Gone, PIECE};
 use crate::program::Program;
 use crate::program::group::Group;
 
@@ -34,11 +35,37 @@ pub(super) struct Exec {
     stderr: Drain,
     started: Instant,
     deadline: Option<Instant>,
-    /// When the time was up, and when to look again whether all are gone.
-    killed: Option<(Instant, Instant)>,
+    killed: Option<Killed>,
     /// How and when the program ended.
     ended: Option<(ExitStatus, Instant)>,
     drains_counted: bool,
+}
+
+/// A program that is to die with all it started.
+#[derive(Debug, Clone, Copy)]
+struct Killed {
+    since: Instant,
+    /// When to look again whether all are gone.
+    next: Instant,
+    /// Its status if it does not go.
+    status: ExitStatus,
+}
+
+/// How a program ended, and for how many nanoseconds it ran.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End {
+    pub(super) status: ExitStatus,
+    pub(super) duration_ns: u64,
+}
+
+/// Where a program's output goes.
+pub(super) trait Sink {
+    /// Whether it takes more of this output.
+    fn has_room(&self, output: Output) -> bool;
+    /// Takes up to `most` bytes of a pipe. Gives their number; 0 is the end.
+    fn relay(&mut self, pipe: BorrowedFd<'_>, output: Output, most: usize) -> Result<usize, Errno>;
+    /// Passes on what was taken.
+    fn flush(&mut self) -> Result<(), Gone>;
 }
 
 /// The program's input.
@@ -55,7 +82,7 @@ struct Input {
 /// One of the program's outputs.
 #[derive(Debug)]
 struct Drain {
-    kind: FrameKind,
+    output: Output,
     /// Absent when it has ended.
     pipe: Option<Watched>,
     /// After the program's end: what is still to be relayed.
@@ -78,13 +105,10 @@ impl Exec {
         poller: &Poller,
     ) -> Self {
         let started = Instant::now();
-        let output = |kind, pipe, output| {
-            let pipe = Watched::new(pipe, Source::Output(id, output), poller);
-            Drain {
-                kind,
-                pipe: Some(pipe),
-                left: 0,
-            }
+        let drain = |pipe, output| Drain {
+            output,
+            pipe: Some(Watched::new(pipe, Source::Output(id, output), poller)),
+            left: 0,
         };
         let pipe = program
             .stdin
@@ -98,8 +122,8 @@ impl Exec {
                 written: 0,
                 complete: false,
             },
-            stdout: output(FrameKind::Stdout, program.stdout, Output::Stdout),
-            stderr: output(FrameKind::Stderr, program.stderr, Output::Stderr),
+            stdout: drain(program.stdout, Output::Stdout),
+            stderr: drain(program.stderr, Output::Stderr),
             started,
             // A time too far away to be counted never comes.
             deadline: timeout.and_then(|timeout| started.checked_add(timeout)),
@@ -112,7 +136,7 @@ impl Exec {
     /// When something has to be done for this program though nothing happens.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match (self.killed, self.ended) {
-            (Some((_, next)), _) if !self.drains_counted => Some(next),
+            (Some(killed), _) if !self.drains_counted => Some(killed.next),
             (None, None) => self.deadline,
             _ => None,
         }
@@ -120,8 +144,27 @@ impl Exec {
 
     /// To be called when [`Exec::deadline`] has come: kills everything, again while any is left.
     pub(super) fn time_is_up(&mut self, now: Instant) {
-        let (since, _) = self.killed.unwrap_or((now, now));
-        self.killed = Some((since, now + KILL_INTERVAL));
+        self.kill(now, ExitStatus::TimedOut);
+    }
+
+    /// Kills everything. False when the program has ended or is being killed already.
+    pub(super) fn cancel(&mut self, now: Instant) -> bool {
+        let first = self.ended.is_none() && self.killed.is_none();
+        if first {
+            let signal = u8::try_from(Signal::KILL.as_raw()).unwrap_or(9);
+            self.kill(now, ExitStatus::Signal { signal });
+        }
+        first
+    }
+
+    fn kill(&mut self, now: Instant, status: ExitStatus) {
+        let next = now + KILL_INTERVAL;
+        let killed = self.killed.get_or_insert(Killed {
+            since: now,
+            next,
+            status,
+        });
+        killed.next = next;
         self.group.kill();
     }
 
@@ -135,7 +178,7 @@ impl Exec {
             status.exit_status(),
             status.terminating_signal(),
         ) {
-            (Some(_), _, _) => ExitStatus::TimedOut,
+            (Some(killed), _, _) => killed.status,
             (None, Some(code), _) => ExitStatus::Code {
                 code: u8::try_from(code).unwrap_or(255),
             },
@@ -183,31 +226,32 @@ impl Exec {
     }
 
     /// There is output.
-    pub(super) fn output_ready(&mut self, output: Output, stream: &mut Stream) {
+    pub(super) fn output_ready(&mut self, output: Output, sink: &mut dyn Sink) {
         let ended = self.drains_counted;
         let drain = match output {
             Output::Stdout => &mut self.stdout,
             Output::Stderr => &mut self.stderr,
         };
         for _ in 0..TURNS {
-            if !stream.has_room() || !drain.relay(stream, ended) {
+            if !sink.has_room(output) || !drain.relay(sink, ended) {
                 break;
             }
-            if stream.flush().is_err() {
+            if sink.flush().is_err() {
                 break; // The stream's own event tells.
             }
         }
     }
 
-    /// Goes on as far as possible. True when the last message has been queued.
-    pub(super) fn advance(&mut self, stream: &mut Stream) -> bool {
+    /// Goes on as far as possible. Gives the program's end once all its output is in the sink.
+    pub(super) fn advance(&mut self, sink: &mut dyn Sink) -> Option<End> {
         let overdue = self
             .killed
-            .is_some_and(|(since, _)| since.elapsed() > KILL_LIMIT);
-        let (status, at) = match self.ended {
-            Some(ended) if self.killed.is_none() || overdue || self.group.is_empty() => ended,
-            None if overdue => (ExitStatus::TimedOut, Instant::now()),
-            _ => return false,
+            .filter(|killed| killed.since.elapsed() > KILL_LIMIT);
+        let (status, at) = match (self.ended, overdue) {
+            (Some(ended), None) if self.killed.is_none() || self.group.is_empty() => ended,
+            (Some(ended), Some(_)) => ended,
+            (None, Some(killed)) => (killed.status, Instant::now()),
+            _ => return None,
         };
         if !self.drains_counted {
             self.drains_counted = true;
@@ -215,37 +259,33 @@ impl Exec {
             self.stderr.count();
         }
         for drain in [&mut self.stdout, &mut self.stderr] {
-            while drain.left > 0 && stream.has_room() {
-                if !drain.relay(stream, true) || stream.flush().is_err() {
+            while drain.left > 0 && sink.has_room(drain.output) {
+                if !drain.relay(sink, true) || sink.flush().is_err() {
                     break;
                 }
             }
         }
         if self.stdout.left > 0 || self.stderr.left > 0 {
-            return false;
+            return None;
         }
         let lasted = at.saturating_duration_since(self.started);
         let duration_ns = u64::try_from(lasted.as_nanos()).unwrap_or(u64::MAX);
-        stream.say(&Event::Exited {
+        Some(End {
             status,
             duration_ns,
-        });
-        true
+        })
     }
 
-    /// Watches for what can be done something about.
-    pub(super) fn watch(&mut self, stream: &mut Stream) -> Result<(), Errno> {
-        let writable = stream.queued() > 0;
-        let readable = self.stdin.has_room();
-        stream.watch(Interest {
-            readable,
-            writable,
-            peer_closed: true,
-        })?;
+    /// Whether the program's input is taken as it comes.
+    pub(super) fn takes_input(&self) -> bool {
+        self.stdin.has_room()
+    }
+
+    /// Watches the pipes for what can be done something about.
+    pub(super) fn watch(&mut self, sink: &dyn Sink) -> Result<(), Errno> {
         self.stdin.watch()?;
-        let room = stream.has_room();
         for drain in [&mut self.stdout, &mut self.stderr] {
-            let wanted = room && (!self.drains_counted || drain.left > 0);
+            let wanted = sink.has_room(drain.output) && (!self.drains_counted || drain.left > 0);
             if let Some(pipe) = &mut drain.pipe {
                 pipe.watch(if wanted {
                     Interest::READ
@@ -325,13 +365,13 @@ impl Input {
 
 impl Drain {
     /// Relays one piece. False when there is nothing more for now.
-    fn relay(&mut self, stream: &mut Stream, counted: bool) -> bool {
+    fn relay(&mut self, sink: &mut dyn Sink, counted: bool) -> bool {
         let Some(pipe) = &self.pipe else { return false };
         let most = if counted { self.left } else { PIECE };
         if most == 0 {
             return false;
         }
-        match stream.relay(pipe, self.kind, most) {
+        match sink.relay(pipe.as_fd(), self.output, most) {
             Ok(0) => {
                 self.pipe = None;
                 self.left = 0;

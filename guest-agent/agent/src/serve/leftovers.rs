@@ -101,6 +101,20 @@ impl Leftovers {
         });
     }
 
+    /// Kills what one exec has left, if anything.
+    pub(super) fn kill(&mut self, id: OperationId) {
+        let Some(leftover) = self.held.get_mut(&id) else {
+            return;
+        };
+        let now = Instant::now();
+        leftover.group.kill();
+        leftover.outputs.clear();
+        leftover.killed.get_or_insert((now, now + SOON));
+        if leftover.is_gone() {
+            self.held.remove(&id);
+        }
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.held
             .values()

@@ -1,30 +1,40 @@
 //! Serving operations: one thread, one loop, nothing in it ever blocks on a program or on the host.
 //!
 //! The [`Server`] owns every stream and every running program. It alone reaps children, so no exit
-//! status can be taken by somebody else, and orphans of every exec are reaped along the way.
+//! status can be taken by somebody else, and orphans of every exec are reaped along the way. What
+//! may block, work on files, is done by other threads in bounded steps (`workers`).
 
+mod capture;
 mod exec;
 mod farewell;
+mod jobs;
 mod leftovers;
 mod poller;
 mod requests;
 mod stream;
+mod transfers;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pyro_agent_protocol::ErrorCode;
+use pyro_agent_protocol::{ErrorCode, Event};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use rustix::process::{Signal, WaitOptions, kill_process, wait};
 
 use self::exec::Exec;
 pub(crate) use self::farewell::Farewell;
+use self::jobs::{Follower, Jobs, Progress};
 use self::leftovers::Leftovers;
 use self::poller::{Interest, OperationId, Poller, Ready, Source, Watched};
 use self::requests::failed;
 use self::stream::{Received, Stream};
+use self::transfers::Transfer;
+use self::workers::Workers;
+use crate::files::apply::StagingArea;
 use crate::procfs;
 use crate::program::group::Groups;
 use crate::sys::{signals, vsock};
@@ -61,8 +71,12 @@ pub(crate) struct Server {
     operations: BTreeMap<OperationId, Operation>,
     /// By process id, until it is reaped.
     leaders: BTreeMap<i32, OperationId>,
+    jobs: Jobs,
     leftovers: Leftovers,
     groups: Groups,
+    workers: Workers,
+    /// Where transactions stage.
+    staging: Arc<StagingArea>,
     next: u64,
     /// Nothing new may begin.
     ending: bool,
@@ -88,16 +102,28 @@ enum State {
     Waiting,
     /// A program runs for it.
     Running(Box<Exec>),
+    /// It is attached to a job.
+    Following(Follower),
+    /// It works on files.
+    Transfer(Transfer),
     /// The last message is on its way.
     Closing,
+    /// The last message is on its way to a host that is still sending, and would lose it if the
+    /// stream were closed before that.
+    Parting,
     /// It wants the power to go off.
     PowerOff,
 }
 
 impl Server {
     /// A server without anything to serve. `signals` comes from [`signals::watch`].
-    pub(crate) fn new(signals: OwnedFd, groups: Groups) -> Result<Self, Errno> {
+    pub(crate) fn new(
+        signals: OwnedFd,
+        groups: Groups,
+        staging: Arc<StagingArea>,
+    ) -> Result<Self, Errno> {
         let poller = Poller::new()?;
+        let workers = Workers::new(&poller)?;
         let mut signals = Watched::new(signals, Source::Signals, &poller);
         signals.watch(Interest::READ)?;
         Ok(Self {
@@ -107,8 +133,11 @@ impl Server {
             rests_until: None,
             operations: BTreeMap::new(),
             leaders: BTreeMap::new(),
+            jobs: Jobs::default(),
             leftovers: Leftovers::default(),
             groups,
+            workers,
+            staging,
             next: 1,
             ending: false,
         })
@@ -166,8 +195,8 @@ impl Server {
         }
     }
 
-    /// Accepts nothing new, and serves what runs until no child of the agent is left, at most for
-    /// `limit`. True when none is left. Programs that are told to end may write until then, and
+    /// Accepts nothing new, and serves what runs until no child of the agent is left and no file is
+    /// worked on, at most for `limit`. True when that is so. Programs that are told to end may write until then, and
     /// their hosts get to know how they ended.
     pub(crate) fn outlast(&mut self, limit: Duration) -> bool {
         self.ending = true;
@@ -175,7 +204,7 @@ impl Server {
         let limit = Instant::now() + limit;
         loop {
             match self.turn(limit.checked_duration_since(Instant::now())) {
-                Ok(turn) if turn.alone => return true,
+                Ok(turn) if turn.alone && !self.workers.are_busy() => return true,
                 Ok(_) if Instant::now() < limit => {}
                 _ => return false,
             }
@@ -190,6 +219,7 @@ impl Server {
             match ready.source {
                 Source::Listener => self.accept(),
                 Source::Signals => terminate |= signals::arrived(&self.signals).terminate,
+                Source::Work => self.take_results(),
                 source => self.happened(source, ready),
             }
         }
@@ -205,6 +235,12 @@ impl Server {
         let ids: Vec<_> = self.operations.keys().copied().collect();
         for id in ids {
             self.end(id, true);
+        }
+        let jobs = std::mem::take(&mut self.jobs);
+        for (number, job) in jobs.all {
+            if let Progress::Running(exec) = job.progress {
+                self.part_with(number, *exec, true);
+            }
         }
         self.leftovers.kill_all();
         let limit = Instant::now() + Duration::from_secs(2);
@@ -253,6 +289,9 @@ impl Server {
         let (Source::Stream(id) | Source::Stdin(id) | Source::Output(id, _)) = source else {
             return;
         };
+        if self.jobs.all.contains_key(&id) {
+            return self.job_happened(id, source);
+        }
         let Some(operation) = self.operations.get_mut(&id) else {
             if let Source::Output(id, output) = source {
                 self.leftovers.discard(id, output);
@@ -260,17 +299,24 @@ impl Server {
             return;
         };
         match (source, &mut operation.state) {
-            (Source::Stream(_), State::Running(_)) if ready.peer_closed => {
+            (Source::Stream(_), State::Running(_) | State::Following(_) | State::Transfer(_))
+                if ready.peer_closed =>
+            {
                 return self.end(id, true);
             }
             (Source::Stream(_), State::Closing) if ready.hung_up => return self.end(id, true),
-            (Source::Stream(_), State::Waiting | State::Running(_)) if ready.readable => {
-                match operation.stream.receive() {
-                    Received::Frames(frames) => self.frames(id, &frames, None),
-                    Received::Garbage(frames, error) => self.frames(id, &frames, Some(error)),
-                    Received::End => return self.end(id, true),
-                }
-            }
+            (
+                Source::Stream(_),
+                State::Waiting
+                | State::Running(_)
+                | State::Following(_)
+                | State::Transfer(_)
+                | State::Parting,
+            ) if ready.readable => match operation.stream.receive() {
+                Received::Frames(frames) => self.frames(id, frames, None),
+                Received::Garbage(frames, error) => self.frames(id, frames, Some(error)),
+                Received::End => return self.end(id, true),
+            },
             (Source::Stdin(_), State::Running(exec)) => exec.input_ready(),
             (Source::Output(_, output), State::Running(exec)) => {
                 exec.output_ready(output, &mut operation.stream);
@@ -278,6 +324,23 @@ impl Server {
             _ => {}
         }
         self.advance(id);
+    }
+
+    /// Something happened to the pipes of a job.
+    fn job_happened(&mut self, number: OperationId, source: Source) {
+        match source {
+            Source::Output(_, output) if self.job_runs(number) => {
+                self.job_output(number, output);
+            }
+            Source::Output(_, output) => self.leftovers.discard(number, output),
+            Source::Stdin(_) => {
+                if let Some(exec) = self.jobs.all.get_mut(&number).and_then(|job| job.exec()) {
+                    exec.input_ready();
+                }
+                self.job_goes_on(number);
+            }
+            _ => {}
+        }
     }
 
     /// Sends, drains and watches: whatever an operation's state allows now.
@@ -289,18 +352,49 @@ impl Server {
             return self.end(id, true);
         }
         if let State::Running(exec) = &mut operation.state
-            && exec.advance(&mut operation.stream)
+            && let Some(end) = exec.advance(&mut operation.stream)
         {
+            operation.stream.say(&Event::Exited {
+                status: end.status,
+                duration_ns: end.duration_ns,
+            });
             let state = std::mem::replace(&mut operation.state, State::Closing);
             self.give_up(id, state, false);
             return self.advance(id);
         }
+        if let State::Following(follower) = &operation.state {
+            let job = follower.job;
+            self.follow(id);
+            return self.watch_job(job);
+        }
+        self.go_on(id);
+        let Some(operation) = self.operations.get_mut(&id) else {
+            return;
+        };
+        let stream = &mut operation.stream;
         let watching = match &mut operation.state {
-            State::Waiting => operation.stream.watch(Interest::READ),
-            State::Running(exec) => exec.watch(&mut operation.stream),
-            State::Closing if operation.stream.queued() == 0 => return self.end(id, false),
-            State::Closing => operation.stream.watch(Interest::WRITE),
-            State::PowerOff => operation.stream.watch(Interest::NONE),
+            State::Waiting => stream.watch(Interest::READ),
+            State::Running(exec) => {
+                let interest = Interest {
+                    readable: exec.takes_input(),
+                    writable: stream.queued() > 0,
+                    peer_closed: true,
+                };
+                stream.watch(interest).and_then(|()| exec.watch(stream))
+            }
+            State::Following(_) => Ok(()),
+            State::Transfer(transfer) => transfer.watch(stream),
+            State::Parting if stream.queued() == 0 => {
+                stream.finish();
+                stream.watch(Interest::READ)
+            }
+            State::Parting => stream.watch(Interest {
+                writable: true,
+                ..Interest::READ
+            }),
+            State::Closing if stream.queued() == 0 => return self.end(id, false),
+            State::Closing => stream.watch(Interest::WRITE),
+            State::PowerOff => stream.watch(Interest::NONE),
         };
         if let Err(errno) = watching {
             crate::log::warning(format_args!("cannot watch a stream: {errno}"));
@@ -317,12 +411,49 @@ impl Server {
 
     /// Parts with what an operation was doing.
     fn give_up(&mut self, id: OperationId, state: State, killed: bool) {
-        if let State::Running(exec) = state {
-            // Once reaped, its number may be another's.
-            if self.leaders.get(&exec.pid.as_raw_pid()) == Some(&id) {
-                self.leaders.remove(&exec.pid.as_raw_pid());
+        match state {
+            State::Running(exec) => self.part_with(id, *exec, killed),
+            State::Following(follower) => self.detach(id, &follower),
+            State::Transfer(transfer) => {
+                if let Some(discard) = transfer.into_discard() {
+                    self.workers.submit(id, discard);
+                }
             }
-            self.leftovers.add(id, exec.into_remains(), killed);
+            State::Waiting | State::Closing | State::Parting | State::PowerOff => {}
+        }
+    }
+
+    /// Parts with a program.
+    fn part_with(&mut self, id: OperationId, exec: Exec, killed: bool) {
+        // Once reaped, its number may be another's.
+        if self.leaders.get(&exec.pid.as_raw_pid()) == Some(&id) {
+            self.leaders.remove(&exec.pid.as_raw_pid());
+        }
+        self.leftovers.add(id, exec.into_remains(), killed);
+    }
+
+    /// The running program of an operation or a job.
+    fn program(&mut self, id: OperationId) -> Option<&mut Exec> {
+        match self.operations.get_mut(&id) {
+            Some(Operation {
+                state: State::Running(exec),
+                ..
+            }) => Some(exec),
+            _ => self.jobs.all.get_mut(&id)?.exec(),
+        }
+    }
+
+    fn job_runs(&mut self, number: OperationId) -> bool {
+        let job = self.jobs.all.get_mut(&number);
+        job.is_some_and(|job| job.exec().is_some())
+    }
+
+    /// Lets an operation or a job go on.
+    fn move_on(&mut self, id: OperationId) {
+        if self.jobs.all.contains_key(&id) {
+            self.job_goes_on(id);
+        } else {
+            self.advance(id);
         }
     }
 
@@ -337,14 +468,10 @@ impl Server {
                     let Some(id) = self.leaders.remove(&pid.as_raw_pid()) else {
                         continue;
                     };
-                    if let Some(Operation {
-                        state: State::Running(exec),
-                        ..
-                    }) = self.operations.get_mut(&id)
-                    {
+                    if let Some(exec) = self.program(id) {
                         exec.reaped(status);
                     }
-                    self.advance(id);
+                    self.move_on(id);
                 }
                 Err(Errno::INTR) => {}
                 Ok(None) => break false,
@@ -361,21 +488,13 @@ impl Server {
     fn check_time(&mut self) {
         let now = Instant::now();
         let due: Vec<OperationId> = self
-            .operations
-            .iter()
-            .filter_map(|(id, operation)| match &operation.state {
-                State::Running(exec) => (exec.deadline()? <= now).then_some(*id),
-                _ => None,
-            })
+            .deadlines()
+            .filter_map(|(id, deadline)| (deadline <= now).then_some(id))
             .collect();
         for id in due {
-            if let Some(Operation {
-                state: State::Running(exec),
-                ..
-            }) = self.operations.get_mut(&id)
-            {
+            if let Some(exec) = self.program(id) {
                 exec.time_is_up(now);
-                self.advance(id);
+                self.move_on(id);
             }
         }
         self.leftovers.check_time(now);
@@ -389,18 +508,30 @@ impl Server {
 
     /// How long the loop may sleep.
     fn time_left(&self) -> Option<Duration> {
-        let execs = self
-            .operations
-            .values()
-            .filter_map(|operation| match &operation.state {
-                State::Running(exec) => exec.deadline(),
-                _ => None,
-            });
-        let next = execs
+        let next = self
+            .deadlines()
+            .map(|(_, deadline)| deadline)
             .chain(self.leftovers.deadline())
             .chain(self.rests_until)
             .min()?;
         Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    /// When something is to be done for which program.
+    fn deadlines(&self) -> impl Iterator<Item = (OperationId, Instant)> {
+        let execs = self.operations.iter().filter_map(|(id, operation)| {
+            let State::Running(exec) = &operation.state else {
+                return None;
+            };
+            Some((*id, exec.deadline()?))
+        });
+        let jobs = self.jobs.all.iter().filter_map(|(id, job)| {
+            let Progress::Running(exec) = &job.progress else {
+                return None;
+            };
+            Some((*id, exec.deadline()?))
+        });
+        execs.chain(jobs)
     }
 
     fn take_farewell(&mut self) -> Option<Farewell> {

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+use pyro_agent_protocol::FrameKind;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
@@ -20,6 +21,8 @@ pub(crate) enum Source {
     Listener,
     /// The signalfd.
     Signals,
+    /// The eventfd of the threads that work on files.
+    Work,
     /// An operation's stream to the host.
     Stream(OperationId),
     /// The pipe into a program.
@@ -35,11 +38,24 @@ pub(crate) enum Output {
     Stderr,
 }
 
+impl Output {
+    pub(crate) const BOTH: [Self; 2] = [Self::Stdout, Self::Stderr];
+
+    /// The frames that carry it.
+    pub(crate) const fn kind(self) -> FrameKind {
+        match self {
+            Self::Stdout => FrameKind::Stdout,
+            Self::Stderr => FrameKind::Stderr,
+        }
+    }
+}
+
 impl Source {
     fn to_token(self) -> u64 {
         match self {
             Self::Listener => 0,
             Self::Signals => 1,
+            Self::Work => 6,
             Self::Stream(id) => (id.0 << 3) | 2,
             Self::Stdin(id) => (id.0 << 3) | 3,
             Self::Output(id, Output::Stdout) => (id.0 << 3) | 4,
@@ -56,6 +72,7 @@ impl Source {
             3 => Self::Stdin(id),
             4 => Self::Output(id, Output::Stdout),
             5 => Self::Output(id, Output::Stderr),
+            6 => Self::Work,
             _ => return None,
         })
     }
@@ -208,6 +225,7 @@ mod tests {
         for source in [
             Source::Listener,
             Source::Signals,
+            Source::Work,
             Source::Stream(id),
             Source::Stdin(id),
             Source::Output(id, Output::Stdout),

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
-use pyro_agent_protocol::{ErrorCode, Event, Frame, FrameError, FrameKind, Request};
+use pyro_agent_protocol::{
+    self as protocol, Attach, ErrorCode, Event, Frame, FrameError, FrameKind, Request, Start,
+};
+use serde::Serialize;
 
 use super::exec::{Exec, named};
 use super::poller::OperationId;
-use super::{Operation, Server, State};
+use super::transfers::Transfer;
+use super::{Server, State};
+use crate::files::Task;
 use crate::program;
 
 impl Server {
@@ -14,21 +19,29 @@ impl Server {
     pub(super) fn frames(
         &mut self,
         id: OperationId,
-        frames: &[Frame],
+        frames: Vec<Frame>,
         garbage: Option<FrameError>,
     ) {
         for frame in frames {
             let Some(operation) = self.operations.get_mut(&id) else {
                 return;
             };
-            match &mut operation.state {
-                State::Waiting => self.request(id, frame),
-                State::Running(exec) => {
-                    if let Err(reason) = exec.frame(frame) {
-                        return self.refuse(id, reason);
-                    }
+            let taken = match &mut operation.state {
+                State::Waiting => {
+                    self.request(id, &frame);
+                    Ok(())
                 }
+                State::Running(exec) => exec.frame(&frame),
+                State::Following(follower) => match self.jobs.all.get_mut(&follower.job) {
+                    Some(job) => job.frame(&frame),
+                    None => Ok(()),
+                },
+                State::Transfer(transfer) => transfer.frame(frame),
+                State::Parting => Ok(()),
                 State::Closing | State::PowerOff => return,
+            };
+            if let Err(reason) = taken {
+                return self.refuse(id, reason);
             }
         }
         if let Some(error) = garbage {
@@ -45,45 +58,103 @@ impl Server {
             );
             return self.refuse(id, reason);
         }
-        let (answer, state) = match frame.message::<Request>() {
-            Ok(Request::Ping) => (Event::Done, State::Closing),
-            Ok(Request::Signal { pid, signal }) => (self.signal(pid, signal), State::Closing),
-            Ok(Request::PowerOff) => {
-                if let Some(operation) = self.operations.get_mut(&id) {
-                    operation.state = State::PowerOff;
-                }
-                return;
+        let request = match frame.message::<Request>() {
+            Ok(request) => request,
+            Err(error) => return self.refuse(id, crate::log::chain(&error)),
+        };
+        let harmless = matches!(
+            request,
+            Request::Ping | Request::PowerOff | Request::Signal { .. } | Request::Jobs
+        );
+        if self.ending && !harmless {
+            let reason = "the guest is about to power off".to_owned();
+            return self.answer(id, &failed(ErrorCode::Internal, reason));
+        }
+        let state = match request {
+            Request::Ping => return self.answer(id, &Event::Done),
+            Request::Signal { pid, signal } => {
+                let answer = self.signal(pid, signal);
+                return self.answer(id, &answer);
             }
-            Ok(Request::Exec(_)) if self.ending => {
-                let reason = "the guest is about to power off".to_owned();
-                (failed(ErrorCode::Internal, reason), State::Closing)
+            Request::Exec(exec) => return self.exec(id, &exec),
+            Request::Start(start) => return self.start(id, start),
+            Request::Attach(attach) => return self.attach(id, &attach),
+            Request::Jobs => {
+                let answer = self.list_jobs();
+                return self.answer(id, &answer);
             }
-            Ok(Request::Exec(exec)) => match program::start(&exec, &mut self.groups) {
-                Ok(program) => {
-                    let pid = program.pid;
-                    self.leaders.insert(pid.as_raw_pid(), id);
-                    let timeout = exec.timeout_ms.map(Duration::from_millis);
-                    let exec = Exec::new(program, timeout, id, &self.poller);
-                    let pid = pid.as_raw_pid().cast_unsigned();
-                    (Event::Started { pid }, State::Running(Box::new(exec)))
-                }
-                Err(error) => {
-                    let code = error.code();
-                    (failed(code, crate::log::chain(&error)), State::Closing)
-                }
-            },
-            Ok(_) => {
-                let reason = "this agent cannot do that yet".to_owned();
-                (failed(ErrorCode::InvalidRequest, reason), State::Closing)
+            Request::SignalJob { job, signal } => {
+                let answer = self.signal_job(&job, signal);
+                return self.answer(id, &answer);
             }
-            Err(error) => {
-                let reason = crate::log::chain(&error);
-                (failed(ErrorCode::InvalidRequest, reason), State::Closing)
+            Request::CancelJob { job } => {
+                let answer = self.cancel_job(&job);
+                return self.answer(id, &answer);
             }
+            Request::Forget { job } => {
+                let answer = self.forget_job(&job);
+                return self.answer(id, &answer);
+            }
+            Request::Sync => self.begin_task(id, Task::Sync),
+            Request::Stat(stat) => self.begin_task(id, Task::Stat(stat)),
+            Request::List(list) => self.begin_task(id, Task::List(list)),
+            Request::Read(read) => self.begin_task(id, Task::Read(read)),
+            Request::Apply(apply) => self.begin_apply(apply),
+            Request::PowerOff => State::PowerOff,
         };
         if let Some(operation) = self.operations.get_mut(&id) {
-            operation.stream.say(&answer);
             operation.state = state;
+        }
+    }
+
+    /// Runs a program for a stream.
+    fn exec(&mut self, id: OperationId, request: &protocol::Exec) {
+        let exec = match self.launch(id, request) {
+            Ok(exec) => exec,
+            Err(event) => return self.answer(id, &event),
+        };
+        let pid = exec.pid.as_raw_pid();
+        self.leaders.insert(pid, id);
+        if let Some(operation) = self.operations.get_mut(&id) {
+            let pid = pid.cast_unsigned();
+            operation.stream.say(&Event::Started { pid });
+            operation.state = State::Running(Box::new(exec));
+        }
+    }
+
+    /// Runs a program that survives its stream.
+    fn start(&mut self, id: OperationId, start: Start) {
+        if let Some(event) = self.refuses_job(&start.job) {
+            return self.answer(id, &event);
+        }
+        let number = OperationId(self.next);
+        self.next += 1;
+        match self.launch(number, &start.exec) {
+            Ok(exec) => self.keep(number, exec, &start),
+            Err(event) => return self.answer(id, &event),
+        }
+        let attach = Attach {
+            job: start.job,
+            stdout_from: 0,
+            stderr_from: 0,
+            follow: true,
+            hold: start.hold,
+        };
+        self.attach(id, &attach);
+    }
+
+    fn launch(&mut self, id: OperationId, request: &protocol::Exec) -> Result<Exec, Event> {
+        let program = program::start(request, &mut self.groups)
+            .map_err(|error| failed(error.code(), crate::log::chain(&error)))?;
+        let timeout = request.timeout_ms.map(Duration::from_millis);
+        Ok(Exec::new(program, timeout, id, &self.poller))
+    }
+
+    /// Says the only message of an operation.
+    fn answer<T: Serialize>(&mut self, id: OperationId, answer: &T) {
+        if let Some(operation) = self.operations.get_mut(&id) {
+            operation.stream.say(answer);
+            operation.state = State::Closing;
         }
     }
 
@@ -92,14 +163,9 @@ impl Server {
         if named(signal).is_none() {
             return failed(ErrorCode::InvalidRequest, format!("{signal} is no signal"));
         }
-        let operation = i32::try_from(pid)
-            .ok()
-            .and_then(|leader| self.leaders.get(&leader))
-            .and_then(|id| self.operations.get(id));
-        if let Some(Operation {
-            state: State::Running(exec),
-            ..
-        }) = operation
+        let leader = i32::try_from(pid).ok();
+        if let Some(id) = leader.and_then(|leader| self.leaders.get(&leader).copied())
+            && let Some(exec) = self.program(id)
         {
             exec.signal(signal);
         }
@@ -114,7 +180,13 @@ impl Server {
         operation
             .stream
             .say(&failed(ErrorCode::InvalidRequest, reason));
-        let state = std::mem::replace(&mut operation.state, State::Closing);
+        let parting = matches!(operation.state, State::Transfer(Transfer::Receiving { .. }));
+        let next = if parting {
+            State::Parting
+        } else {
+            State::Closing
+        };
+        let state = std::mem::replace(&mut operation.state, next);
         self.give_up(id, state, true);
     }
 }

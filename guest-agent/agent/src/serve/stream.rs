@@ -1,15 +1,17 @@
 //! One operation's stream to the host: frames in, frames out, never blocking.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use pyro_agent_protocol::{
     Decoder, ErrorCode, Event, Frame, FrameError, FrameKind, encode_into, encode_message,
 };
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
+use rustix::net::{SendFlags, Shutdown, send, shutdown};
+use serde::Serialize;
 
-use super::poller::{Interest, OperationId, Poller, Source, Watched};
+use super::exec::Sink;
+use super::poller::{Interest, OperationId, Output, Poller, Source, Watched};
 
 /// While more than this waits to be sent, no more output is taken from a program.
 const QUEUE_LIMIT: usize = 256 << 10;
@@ -71,7 +73,7 @@ impl Stream {
     }
 
     /// Queues a message.
-    pub(super) fn say(&mut self, event: &Event) {
+    pub(super) fn say<T: Serialize>(&mut self, event: &T) {
         match encode_message(event) {
             Ok(bytes) => self.queue.extend_from_slice(&bytes),
             // Only a message that repeats much of the request can be too long.
@@ -87,19 +89,19 @@ impl Stream {
         }
     }
 
-    /// Queues up to `most` bytes of a pipe as one frame. Gives their number; 0 is the end.
-    pub(super) fn relay(
-        &mut self,
-        pipe: impl AsFd,
-        kind: FrameKind,
-        most: usize,
-    ) -> Result<usize, Errno> {
-        let mut piece = [const { MaybeUninit::<u8>::uninit() }; PIECE];
-        let (bytes, _) = rustix::io::read(pipe, &mut piece[..most.min(PIECE)])?;
-        if !bytes.is_empty() {
-            encode_into(&mut self.queue, kind, bytes).expect("a piece is shorter than a frame");
-        }
-        Ok(bytes.len())
+    /// Queues bytes as one frame.
+    pub(super) fn put(&mut self, kind: FrameKind, bytes: &[u8]) {
+        encode_into(&mut self.queue, kind, bytes).expect("a piece is shorter than a frame");
+    }
+
+    /// Queues whole frames as they are.
+    pub(super) fn put_frames(&mut self, frames: &[u8]) {
+        self.queue.extend_from_slice(frames);
+    }
+
+    /// Says that nothing more will be sent.
+    pub(super) fn finish(&self) {
+        let _ = shutdown(self.socket.as_fd(), Shutdown::Write);
     }
 
     /// Bytes that wait to be sent.
@@ -138,5 +140,25 @@ impl Stream {
 
     pub(super) fn watch(&mut self, interest: Interest) -> Result<(), Errno> {
         self.socket.watch(interest)
+    }
+}
+
+/// The output of an exec goes to its stream as it comes, and waits in its pipes when that is full.
+impl Sink for Stream {
+    fn has_room(&self, _: Output) -> bool {
+        Stream::has_room(self)
+    }
+
+    fn relay(&mut self, pipe: BorrowedFd<'_>, output: Output, most: usize) -> Result<usize, Errno> {
+        let mut piece = [const { MaybeUninit::<u8>::uninit() }; PIECE];
+        let (bytes, _) = rustix::io::read(pipe, &mut piece[..most.min(PIECE)])?;
+        if !bytes.is_empty() {
+            self.put(output.kind(), bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> Result<(), Gone> {
+        Stream::flush(self)
     }
 }

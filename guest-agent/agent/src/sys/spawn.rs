@@ -1,6 +1,6 @@
 //! Starting a program: clone3(2) straight into its cgroup, then everything up to execve(2).
 //!
-//! The agent has one thread, so its copy in the child is whole. Still, the child makes system
+//! The agent may have other threads, of which the child has no copy, so the child makes system
 //! calls only and allocates nothing: what it needs is laid out in [`Plan`] before. The parent
 //! waits (`CLONE_VFORK`) until the program runs or has failed to, so a `Pid` that [`spawn`] gives
 //! leads its own session and process group already.
@@ -124,9 +124,10 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<Pid, SpawnError> {
     }
 }
 
-/// Makes a child that runs `work` on a copy of this process and then ends.
+/// Makes a child that runs `work` on a copy of this process and then ends. Only while the agent has
+/// one thread, which is so until it serves.
 pub(crate) fn detached(work: impl FnOnce()) -> Result<(), Errno> {
-    // SAFETY: the agent has one thread, so the child's copy of every lock is free.
+    // SAFETY: the agent has one thread yet, so the child's copy of every lock is free.
     match check(unsafe { libc::fork() })? {
         0 => {
             work();
