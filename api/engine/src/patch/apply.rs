@@ -109,7 +109,10 @@ impl Patch {
             }
             let mode = file.new_mode.unwrap_or(mode);
             if mode == FileMode::Symlink && (result.is_empty() || result.contains(&0)) {
-                return Err(conflict(new, "the target of the symbolic link is empty or holds a NUL"));
+                return Err(conflict(
+                    new,
+                    "the target of the symbolic link is empty or holds a NUL",
+                ));
             }
             let like = (file.origin != Origin::New).then(|| file.old.clone());
             writes.insert(file.new.clone(), (mode, result, like));
@@ -137,11 +140,18 @@ impl Patch {
     fn vacated(&self) -> Result<BTreeSet<Vec<u8>>, PatchError> {
         let mut vacated = BTreeSet::new();
         let mut written = BTreeSet::new();
+        let stays: BTreeSet<_> = self
+            .files
+            .iter()
+            .filter(|file| file.origin == Origin::Same)
+            .map(|file| file.old.as_slice())
+            .collect();
         // A file may be deleted and made anew, which is how Git says that its type changes.
         for file in &self.files {
             let twice = || conflict(&file.new, "two parts of the patch are about this file");
             let leaves = matches!(file.origin, Origin::Deleted | Origin::Renamed);
-            if leaves && (!vacated.insert(file.old.clone()) || is_same(&self.files, &file.old)) {
+            if leaves && (!vacated.insert(file.old.clone()) || stays.contains(file.old.as_slice()))
+            {
                 return Err(twice());
             }
             if file.origin != Origin::Deleted && !written.insert(file.new.clone()) {
@@ -152,23 +162,15 @@ impl Patch {
     }
 }
 
-/// Whether a part of the patch changes `path` where it is. Called for what leaves, which is found fast enough.
-fn is_same(files: &[FilePatch], path: &[u8]) -> bool {
-    files
-        .iter()
-        .any(|file| file.origin == Origin::Same && file.old == path)
-}
-
 /// Refuses to make a file where something is and stays.
-fn refuse_taken(
-    path: &[u8],
-    found: Found,
-    vacated: &BTreeSet<Vec<u8>>,
-) -> Result<(), PatchError> {
+fn refuse_taken(path: &[u8], found: Found, vacated: &BTreeSet<Vec<u8>>) -> Result<(), PatchError> {
     match found {
         Found::Absent => Ok(()),
         Found::File { .. } if vacated.contains(path) => Ok(()),
-        Found::File { .. } => Err(conflict(path, "the file is to be new, and is there already")),
+        Found::File { .. } => Err(conflict(
+            path,
+            "the file is to be new, and is there already",
+        )),
         Found::Directory => {
             let beneath = [path, b"/"].concat();
             let next = vacated.range(beneath.clone()..).next();
@@ -178,7 +180,10 @@ fn refuse_taken(
                 false => Err(conflict(path, "there is a directory of this name")),
             }
         }
-        Found::Other => Err(conflict(path, "there is something of this name that is no file")),
+        Found::Other => Err(conflict(
+            path,
+            "there is something of this name that is no file",
+        )),
         Found::Blocked { at } if vacated.contains(&at) => Ok(()),
         Found::Blocked { .. } => Err(blocked(path)),
     }
@@ -197,14 +202,20 @@ fn present(file: &FilePatch, found: Found) -> Result<(FileMode, Vec<u8>), PatchE
     let says_link = file.old_mode == Some(FileMode::Symlink);
     let is_link = mode == FileMode::Symlink;
     if is_link && !says_link && !(file.hunks.is_empty() && file.new_mode.is_none()) {
-        return Err(conflict(path, "it is a symbolic link, which a patch does not follow"));
+        return Err(conflict(
+            path,
+            "it is a symbolic link, which a patch does not follow",
+        ));
     }
     if says_link && !is_link {
         return Err(conflict(path, "it is no symbolic link"));
     }
     let becomes_link = file.new_mode == Some(FileMode::Symlink);
     if file.new_mode.is_some() && becomes_link != is_link {
-        return Err(conflict(path, "a file does not become a symbolic link by its mode"));
+        return Err(conflict(
+            path,
+            "a file does not become a symbolic link by its mode",
+        ));
     }
     Ok((mode, content))
 }
@@ -234,12 +245,18 @@ fn patched(file: &FilePatch, content: &[u8], budget: &mut u64) -> Result<Vec<u8>
         out.extend(old[done..at].iter().copied().flatten());
         // Only the last line of a file may have no end.
         if !out.is_empty() && !out.ends_with(b"\n") && !hunk.new.is_empty() {
-            return Err(conflict(&file.new, "a hunk adds lines after one that has no end"));
+            return Err(conflict(
+                &file.new,
+                "a hunk adds lines after one that has no end",
+            ));
         }
         out.extend(hunk.new.iter().flatten());
         done = at + hunk.old.len();
         if done < old.len() && !out.is_empty() && !out.ends_with(b"\n") {
-            return Err(conflict(&file.new, "a hunk takes the end off a line in the middle"));
+            return Err(conflict(
+                &file.new,
+                "a hunk takes the end off a line in the middle",
+            ));
         }
     }
     out.extend(old[done..].iter().copied().flatten());
@@ -252,7 +269,10 @@ fn refuse_nested<T>(writes: &BTreeMap<Vec<u8>, T>) -> Result<(), PatchError> {
         let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         for (at, _) in slashes {
             if writes.contains_key(&path[..at]) {
-                return Err(conflict(path, "the patch makes a file of a directory above it"));
+                return Err(conflict(
+                    path,
+                    "the patch makes a file of a directory above it",
+                ));
             }
         }
     }

@@ -87,7 +87,8 @@ pub fn write_change(
         new: None,
         path: side,
     };
-    if matches!(change.old, Some(Side::Special(_))) || matches!(change.new, Some(Side::Special(_))) {
+    if matches!(change.old, Some(Side::Special(_))) || matches!(change.new, Some(Side::Special(_)))
+    {
         special(out, change)?;
         let rest = Change {
             old: change.old.filter(|_| file(change.old).is_some()),
@@ -147,7 +148,8 @@ fn entry(out: &mut impl Write, change: &Change<'_>, counts: &mut DiffCounts) -> 
     match (parts(change.old), parts(change.new)) {
         (None, Some(mode)) => writeln!(out, "new file mode {}", mode.as_str())?,
         (Some(mode), None) => writeln!(out, "deleted file mode {}", mode.as_str())?,
-        (Some(old), Some(new)) if old != new => {
+        // Of a link it is said always, so that no reader takes its target for a file's content.
+        (Some(old), Some(new)) if old != new || old == FileMode::Symlink => {
             writeln!(out, "old mode {}", old.as_str())?;
             writeln!(out, "new mode {}", new.as_str())?;
         }
@@ -226,48 +228,70 @@ fn text(
     Ok(())
 }
 
+/// What is the same, and what is not, from the first line to the last.
 fn operations(old: &[&[u8]], new: &[&[u8]]) -> Vec<DiffOp> {
+    let mut operations = Vec::new();
+    let (mut old_index, mut new_index) = (0, 0);
+    let end = (old.len(), new.len(), 0);
+    for (old_at, new_at, len) in same(old, new).into_iter().chain([end]) {
+        // The search moves what is gone and what came along repeated lines, and does not always tell the
+        // other side. What it says to be the same decides, when that is so; all else follows from it.
+        let olds = old.get(old_at..old_at + len);
+        if old_at < old_index || new_at < new_index || olds != new.get(new_at..new_at + len) {
+            continue;
+        }
+        let (old_len, new_len) = (old_at - old_index, new_at - new_index);
+        operations.extend(match (old_len, new_len) {
+            (0, 0) => None,
+            (0, _) => Some(DiffOp::Insert {
+                old_index,
+                new_index,
+                new_len,
+            }),
+            (_, 0) => Some(DiffOp::Delete {
+                old_index,
+                old_len,
+                new_index,
+            }),
+            _ => Some(DiffOp::Replace {
+                old_index,
+                old_len,
+                new_index,
+                new_len,
+            }),
+        });
+        if len > 0 {
+            operations.push(DiffOp::Equal {
+                old_index: old_at,
+                new_index: new_at,
+                len,
+            });
+        }
+        (old_index, new_index) = (old_at + len, new_at + len);
+    }
+    operations
+}
+
+/// Runs of lines that are the same: where before, where after, how many.
+fn same(old: &[&[u8]], new: &[&[u8]]) -> Vec<(usize, usize, usize)> {
     if old.len().max(new.len()) <= LINES_MAX {
         let deadline = Instant::now().checked_add(SEARCH_MAX);
-        return capture_diff_slices_deadline(Algorithm::Myers, old, new, deadline);
+        let found = capture_diff_slices_deadline(Algorithm::Myers, old, new, deadline);
+        let equal = |op: DiffOp| match op {
+            DiffOp::Equal {
+                old_index,
+                new_index,
+                len,
+            } => Some((old_index, new_index, len)),
+            _ => None,
+        };
+        return found.into_iter().filter_map(equal).collect();
     }
     let same = |(a, b): &(&&[u8], &&[u8])| a == b;
     let head = old.iter().zip(new).take_while(same).count();
-    let tail = old[head..]
-        .iter()
-        .rev()
-        .zip(new[head..].iter().rev())
-        .take_while(same)
-        .count();
-    let equal = |old_index, new_index, len| DiffOp::Equal {
-        old_index,
-        new_index,
-        len,
-    };
-    let (old_len, new_len) = (old.len() - head - tail, new.len() - head - tail);
-    let middle = match (old_len, new_len) {
-        (0, _) => DiffOp::Insert {
-            old_index: head,
-            new_index: head,
-            new_len,
-        },
-        (_, 0) => DiffOp::Delete {
-            old_index: head,
-            old_len,
-            new_index: head,
-        },
-        _ => DiffOp::Replace {
-            old_index: head,
-            old_len,
-            new_index: head,
-            new_len,
-        },
-    };
-    vec![
-        equal(0, 0, head),
-        middle,
-        equal(old.len() - tail, new.len() - tail, tail),
-    ]
+    let rest = (old[head..].iter().rev()).zip(new[head..].iter().rev());
+    let tail = rest.take_while(same).count();
+    vec![(0, 0, head), (old.len() - tail, new.len() - tail, tail)]
 }
 
 /// Begin and length of a range as a hunk says them: an empty one is after the line that it says.

@@ -89,9 +89,13 @@ impl PatchError {
                 "send a unified diff with \"--- a/FILE\", \"+++ b/FILE\" and \"@@ -LINE,COUNT +LINE,COUNT @@\" lines whose counts are exact"
             }
             Self::TooLarge { .. } => "split the patch, or write the files whole",
-            Self::Path { .. } => "name files relative to the workspace, without .. and symbolic links",
+            Self::Path { .. } => {
+                "name files relative to the workspace, without .. and symbolic links"
+            }
             Self::File { .. } => "look at what is there now and make the patch for that",
-            Self::Mismatch { .. } => "read the file again and make the patch from what it holds now",
+            Self::Mismatch { .. } => {
+                "read the file again and make the patch from what it holds now"
+            }
             Self::Lookup { .. } => "check the state of the workspace and try again",
         }
     }

@@ -21,15 +21,18 @@ pub(super) struct Hunk {
 pub(super) fn parse_hunk(reader: &mut Reader<'_>) -> Result<Hunk, PatchError> {
     let bad = "no \"@@ -LINE,COUNT +LINE,COUNT @@\" line";
     let ranges = reader.peek().and_then(ranges);
-    let ((old_line, mut old_left), (_, mut new_left)) =
-        ranges.ok_or_else(|| reader.error(bad))?;
+    let ((old_line, mut old_left), (_, mut new_left)) = ranges.ok_or_else(|| reader.error(bad))?;
     if old_line == 0 && old_left > 0 {
         return Err(reader.error("lines are counted from 1"));
     }
     reader.advance();
     let mut hunk = Hunk {
         // A range without lines is after the line that it says.
-        old_start: if old_left == 0 { old_line } else { old_line - 1 },
+        old_start: if old_left == 0 {
+            old_line
+        } else {
+            old_line - 1
+        },
         old: Vec::new(),
         new: Vec::new(),
     };
@@ -137,7 +140,9 @@ impl Hunk {
                 return None;
             }
             let before = expected.checked_sub(distance).filter(|&at| at >= from);
-            let after = expected.checked_add(distance).filter(|&at| at <= last && at >= from);
+            let after = expected
+                .checked_add(distance)
+                .filter(|&at| at <= last && at >= from);
             for at in [after, before].into_iter().flatten() {
                 if self.fits(file, at, budget) {
                     return Some(at);

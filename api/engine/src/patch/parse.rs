@@ -80,6 +80,9 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A name before and one after.
+type Names = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// What the headers of a file say, piece by piece.
 #[derive(Default)]
 struct Header {
@@ -92,10 +95,10 @@ struct Header {
     index_mode: Option<FileMode>,
     is_new: bool,
     is_deleted: bool,
-    renamed: (Option<Vec<u8>>, Option<Vec<u8>>),
-    copied: (Option<Vec<u8>>, Option<Vec<u8>>),
+    renamed: Names,
+    copied: Names,
     /// Names of the "---" and "+++" lines; an inner `None` is /dev/null.
-    names: Option<(Option<Vec<u8>>, Option<Vec<u8>>)>,
+    names: Option<Names>,
 }
 
 impl Patch {
@@ -146,7 +149,10 @@ impl Patch {
 
 fn file(reader: &mut Reader<'_>) -> Result<FilePatch, PatchError> {
     let mut header = Header::default();
-    if let Some(names) = reader.header().and_then(|line| line.strip_prefix(b"diff --git ")) {
+    if let Some(names) = reader
+        .header()
+        .and_then(|line| line.strip_prefix(b"diff --git "))
+    {
         header.is_git = true;
         header.git = git_names(names);
         reader.advance();
@@ -235,8 +241,9 @@ impl Header {
         } else if line.starts_with(b"Binary files ") || line.starts_with(b"GIT binary patch") {
             return Err(reader.error("binary files cannot be patched; write them whole"));
         } else {
-            return Ok(line.starts_with(b"similarity index ")
-                || line.starts_with(b"dissimilarity index "));
+            return Ok(
+                line.starts_with(b"similarity index ") || line.starts_with(b"dissimilarity index ")
+            );
         }
         Ok(true)
     }
@@ -266,7 +273,8 @@ impl Header {
             },
             _ => return error("a rename or copy with one name only"),
         };
-        if (self.is_new && origin != Origin::New) || (self.is_deleted && origin != Origin::Deleted) {
+        if (self.is_new && origin != Origin::New) || (self.is_deleted && origin != Origin::Deleted)
+        {
             return error("its headers contradict each other");
         }
         check(&old)?;

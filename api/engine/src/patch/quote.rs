@@ -82,7 +82,14 @@ mod tests {
             assert_eq!(back, [b"a/", path].concat());
         }
         assert_eq!(quote("a/", "ö".as_bytes()), b"\"a/\\303\\266\"");
-        for bad in [&b"\"open"[..], b"\"\\", b"\"\\4\"", b"\"\\12", b"\"\\9\"", b"\"\\399\""] {
+        for bad in [
+            &b"\"open"[..],
+            b"\"\\",
+            b"\"\\4\"",
+            b"\"\\12",
+            b"\"\\9\"",
+            b"\"\\399\"",
+        ] {
             assert_eq!(unquote(bad), None);
         }
     }
