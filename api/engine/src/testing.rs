@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use pyro_client::types::{NetworkPolicy, Seed, SeedKind};
+use pyro_client::types::{ExecRecord, ExecState, NetworkPolicy, Seed, SeedKind};
 
 use crate::records::{Disk, Phase, Pinned, Record, WorkspaceId};
 
@@ -57,5 +57,27 @@ pub(crate) fn record() -> Record {
         last_reset_at: None,
         phase: Phase::Stopped,
         disk: Disk::default(),
+    }
+}
+
+/// A command that ended well.
+pub(crate) fn exec_record(sequence: u64) -> ExecRecord {
+    ExecRecord {
+        sequence,
+        workspace_id: "ws-aaaaaaaaaaaa".into(),
+        command: vec!["true".into()],
+        cwd: "/workspace".into(),
+        state: ExecState::Exited,
+        exit_code: Some(0),
+        signal: None,
+        stdout: String::new(),
+        stderr: String::new(),
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        stdout_truncated: false,
+        stderr_truncated: false,
+        started_at: Timestamp::UNIX_EPOCH,
+        duration_ms: Some(1.0),
+        error: None,
     }
 }

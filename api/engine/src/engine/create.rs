@@ -15,6 +15,7 @@ use super::{Engine, blocking, to_the_end};
 use crate::environments;
 use crate::error::{Code, Error, Result};
 use crate::limits::{Host, Limits, Wanted};
+use crate::records::journal::Journal;
 use crate::records::state::StateDir;
 use crate::records::{Disk, Phase, Pinned, Record, WorkspaceId, names};
 use crate::run_dir::quota_bytes;
@@ -86,6 +87,7 @@ impl Engine {
             let mut record = record;
             record.disk.top = Some(state.layers().create()?);
             state.create(&record)?;
+            Journal::new(&state.folder(&record.workspace_id), 0).open()?;
             Ok(record)
         })
         .await?;

@@ -7,10 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use pyro_client::types::{WORKSPACE_ROOT, Workspace, WorkspaceState};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::exec::Execs;
 use super::occupancy::Occupied;
 use super::{Engine, blocking};
 use crate::error::{Code, Error, Result};
 use crate::machine::guest::Guest;
+use crate::records::journal::Journal;
 use crate::records::state::StateDir;
 use crate::records::{Phase, Record, WorkspaceId, activity};
 
@@ -24,6 +26,8 @@ pub(super) struct Slot {
     writing: tokio::sync::Mutex<()>,
     /// Held alone by what changes the guest or the layers, shared by what needs them to stay.
     pub(super) life: RwLock<()>,
+    /// Its commands.
+    pub(super) execs: Execs,
 }
 
 /// What changes quickly; never held across an await.
@@ -31,7 +35,6 @@ pub(super) struct Slot {
 struct Live {
     record: Arc<Record>,
     last_activity: Timestamp,
-    command_count: u64,
     /// Operations that are going on, commands included.
     operations: usize,
     /// The reaper found it expired while something was going on.
@@ -50,19 +53,20 @@ impl Slot {
     pub(super) fn new(record: Record, folder: PathBuf) -> Self {
         let noted = activity::noted(&folder);
         let last_activity = record.last_activity_at.max(noted.unwrap_or(Timestamp::MIN));
+        let execs = Execs::new(Journal::new(&folder, record.reset_count));
         Self {
             id: record.workspace_id.clone(),
             folder,
             live: Mutex::new(Live {
                 record: Arc::new(record),
                 last_activity,
-                command_count: 0,
                 operations: 0,
                 overdue: false,
                 guest: None,
             }),
             writing: tokio::sync::Mutex::new(()),
             life: RwLock::new(()),
+            execs,
         }
     }
 
@@ -115,7 +119,7 @@ impl Slot {
             expires_at: live.expires_at(),
             workspace_path: WORKSPACE_ROOT.to_string(),
             seed: record.seed.clone(),
-            command_count: live.command_count,
+            command_count: self.execs.count(),
             snapshot_count: record.disk.snapshots.len() as u64,
             reset_count: record.reset_count,
             last_reset_at: record.last_reset_at,
@@ -228,10 +232,6 @@ impl Slot {
         if let Err(error) = activity::note(&self.folder, now) {
             tracing::warn!(workspace = %self.id, %error, "cannot note an activity");
         }
-    }
-
-    pub(super) fn set_command_count(&self, count: u64) {
-        self.live().command_count = count;
     }
 
     /// When it is to be reaped; `None` while something is going on, which is then noted.

@@ -8,6 +8,7 @@
 
 pub(crate) mod activity;
 mod id;
+pub(crate) mod journal;
 pub(crate) mod layers;
 pub(crate) mod names;
 mod record;
