@@ -6,9 +6,6 @@ SHELL := /bin/bash
 ENVIRONMENT ?= debian:12
 # What the guest-backed tests boot.
 TEST_ENVIRONMENTS ?= debian:12 debian:12-base debian:13-base
-# Processors of the emulated host in tests, and guests at once. With two, QEMU's software CPU has been
-# seen to spin for ever while two guests ran.
-TEST_HOST_CPUS ?= 1
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 BIN := $(TARGET)/x86_64-unknown-linux-gnu/release
@@ -74,10 +71,10 @@ test-unit: build ## Tests that need no guest
 .PHONY: test-guest
 test-guest: build ## Tests on real guests: hardware KVM, or the emulated host
 	@for environment in $(TEST_ENVIRONMENTS); do $(BIN)/pyro env pull $$environment; done
-	@PYRO_BIN=$(BIN)/pyro PYRO_HOST_NAME=test PYRO_HOST_CPUS=$(TEST_HOST_CPUS) \
+	@PYRO_BIN=$(BIN)/pyro PYRO_HOST_NAME=test \
 		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(SMOKE) run --" \
 		timeout --foreground --kill-after 30 2400 \
-		$(CARGO) test --locked --package pyro-smoke --test guest -- --test-threads $(TEST_HOST_CPUS)
+		$(CARGO) test --locked --package pyro-smoke --test guest
 	@PYRO_HOST_NAME=test $(SMOKE) host stop >/dev/null 2>&1 || true
 
 .PHONY: test-host

@@ -20,8 +20,9 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() -> std::process::ExitCode {
     let mut arguments = Arguments::from_args();
-    // Two at once: guests wait for each other's disks, and the emulated host has two processors.
-    arguments.test_threads = arguments.test_threads.or(Some(2));
+    // Guests are real work: one for each processor, two at most, since they share a disk.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.test_threads = arguments.test_threads.or(Some(processors.min(2)));
     let missing = pyro::missing();
     if let Some(missing) = &missing {
         eprintln!("guest: all tests are ignored: {missing}");

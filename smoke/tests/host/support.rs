@@ -76,7 +76,6 @@ impl OwnHost {
         let mut all = vec![
             ("PYRO_HOST_NAME", name.clone()),
             ("PYRO_HOST_MEMORY_MIB", "1024".into()),
-            ("PYRO_HOST_CPUS", "1".into()),
         ];
         all.extend(
             variables
