@@ -11,6 +11,7 @@
 //!   the guest's error numbers.
 //! - [`import`] puts a directory or an archive into a tree, [`export`] takes files, archives and disk
 //!   images out of one; no guest takes part.
+//! - [`store`] keeps layers on the disk, and says what freezing, resetting and branching a stack are.
 //! - [`fuse`] speaks the FUSE protocol for a tree, over any transport: virtio-fs in the monitor,
 //!   `/dev/fuse` in tests.
 //!
@@ -22,6 +23,7 @@ pub mod export;
 pub mod fuse;
 pub mod import;
 pub mod pack;
+pub mod store;
 pub mod tree;
 
 #[cfg(test)]

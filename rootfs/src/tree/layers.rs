@@ -46,6 +46,9 @@ pub(crate) enum Stored<'a> {
     },
 }
 
+/// Takes name and value of an extended attribute.
+pub(crate) type VisitXattr<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 impl Stored<'_> {
     /// How much of it an immutable layer has.
     pub(crate) fn len(&self) -> Option<u64> {
@@ -134,11 +137,7 @@ impl<'a> Layers<'a> {
     }
 
     /// Visits extended attributes until `visit` breaks.
-    pub(crate) fn xattrs(
-        self,
-        ino: Ino,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), Errno> {
+    pub(crate) fn xattrs(self, ino: Ino, visit: &mut VisitXattr<'_>) -> Result<(), Errno> {
         match self.view(ino)? {
             View::Node(node) => {
                 for (name, value) in &node.xattrs {

@@ -13,10 +13,14 @@
 //! - [`Tree`] is all of it as POSIX sees it: `lookup`, `names`, `rename`, `attributes`, `xattrs` and `data` hold its
 //!   operations, `durable` what outlives the process.
 //!
+//! - [`StackReader`] reads a stack that nobody serves, or that another process does: attributes,
+//!   listings, contents and paths, and with `changes` what differs from an older state.
+//!
 //! Nothing that a guest says is ever a path of the host: names are bytes in maps, contents are
 //! files called by inode number.
 
 mod attributes;
+mod changes;
 mod copy;
 mod data;
 mod durable;
@@ -26,8 +30,11 @@ mod layers;
 mod lookup;
 mod names;
 pub(crate) mod packed;
+mod reader;
 mod rename;
+mod resolve;
 mod types;
+mod verify;
 mod writable;
 mod xattrs;
 
@@ -44,8 +51,12 @@ use self::writable::{
     Counts, FileCache, FrozenLayer, Guard, JournalId, Node, NodeContent, Writable,
 };
 
+pub use changes::{Change, ChangeKind};
 pub use error::{FreezeError, OpenError};
+pub use reader::StackReader;
+pub use resolve::ResolveError;
 pub use types::*;
+pub use verify::{DAMAGES_MAX, Damage, Verified};
 
 /// A guest's root file system over its stack of layers.
 ///

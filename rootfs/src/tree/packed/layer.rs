@@ -4,6 +4,7 @@
 //! fit is `IO` for the guest. A look-up is a few reads of mapped memory and makes no system call.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::fs::File;
 
 use rustix::io::Errno;
@@ -204,6 +205,52 @@ impl PackedLayer {
             records,
             first_cookie,
         })
+    }
+
+    /// Visits every name that this layer gives to an inode of `wanted`: inode, directory, name.
+    pub(crate) fn names_of(
+        &self,
+        wanted: &HashSet<Ino>,
+        visit: &mut dyn FnMut(Ino, Ino, &[u8]),
+    ) -> Result<(), Errno> {
+        let (Some(low), Some(high)) = (wanted.iter().min(), wanted.iter().max()) else {
+            return Ok(());
+        };
+        let mut hits = Vec::new();
+        for (place, entry) in self.entries().iter().enumerate() {
+            let ino = Ino(entry.ino.get());
+            if (*low..=*high).contains(&ino) && wanted.contains(&ino) {
+                hits.push(place as u64);
+            }
+        }
+        if hits.is_empty() {
+            return Ok(());
+        }
+        for record in self.inodes() {
+            let start = record.start.get();
+            let end = start.saturating_add(record.count.get());
+            if record.file_type() != Ok(FileType::Directory) {
+                continue;
+            }
+            let first = hits.partition_point(|&hit| hit < start);
+            let beyond = hits.partition_point(|&hit| hit < end);
+            if first >= beyond {
+                continue;
+            }
+            let dir = self.dir(record)?;
+            for hit in &hits[first..beyond] {
+                let entry = usize::try_from(hit - start)
+                    .ok()
+                    .and_then(|place| dir.records.get(place))
+                    .ok_or(Errno::IO)?;
+                visit(
+                    Ino(entry.ino.get()),
+                    Ino(record.ino.get()),
+                    dir.name(entry)?,
+                );
+            }
+        }
+        Ok(())
     }
 
     /// The target of the symbolic link of `record`.

@@ -4,6 +4,7 @@
 //! name answers. A directory's listing is the layers' listings one after the other from the
 //! bottom up, because each layer's cookies begin where those beneath end.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use rustix::io::Errno;
@@ -170,6 +171,18 @@ impl PackedStack {
             }
         }
         Ok(false)
+    }
+
+    /// Visits every name that a layer gives to an inode of `wanted`: inode, directory, name. Layers
+    /// above may have hidden it. Costs a look at every name.
+    pub(crate) fn names_of(
+        &self,
+        wanted: &HashSet<Ino>,
+        visit: &mut dyn FnMut(Ino, Ino, &[u8]),
+    ) -> Result<(), Errno> {
+        self.layers
+            .iter()
+            .try_for_each(|layer| layer.names_of(wanted, visit))
     }
 
     /// Where the content of regular file `ino` is.

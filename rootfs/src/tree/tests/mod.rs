@@ -4,6 +4,8 @@ mod attributes;
 mod crash;
 mod damage;
 mod data;
+mod freeze;
 mod model;
 mod names;
 mod property;
+mod reader;

@@ -262,6 +262,31 @@ impl Model {
         }
     }
 
+    /// Everything by path: a word for what it is and holds, and one for its metadata. `device` is
+    /// the sample's, which is a file to the model.
+    pub(super) fn by_path(&self, device: Ino) -> BTreeMap<String, (&'static str, Vec<u8>, String)> {
+        let mut all = BTreeMap::new();
+        let mut todo = vec![(String::new(), ROOT)];
+        while let Some((path, id)) = todo.pop() {
+            let node = &self.nodes[id];
+            let (kind, content) = match &node.kind {
+                Kind::Dir(entries) => {
+                    let slash = if path.is_empty() { "" } else { "/" };
+                    for (of, &child) in entries {
+                        todo.push((format!("{path}{slash}{of}"), child));
+                    }
+                    ("directory", Vec::new())
+                }
+                Kind::File(_) if node.ino == device => ("device", Vec::new()),
+                Kind::File(content) => ("file", content.clone()),
+                Kind::Link(target) => ("link", target.clone()),
+            };
+            let metadata = format!("{:o} {:?}", node.mode, node.xattrs);
+            all.insert(path, (kind, content, metadata));
+        }
+        all
+    }
+
     /// Compares all contents.
     pub(super) fn check_contents(&self, tree: &mut Tree) {
         for id in self.alive() {

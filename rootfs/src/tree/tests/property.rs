@@ -2,6 +2,7 @@
 //! everything that is there, also after the tree is opened anew, after a crash, after freezes, and
 //! after going back to what was frozen.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::rc::Rc;
@@ -12,8 +13,10 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::model::{Id, Kind, Model, shape};
-use crate::testing::{dir_fd, layer, name, new, open, open_over, sample, scratch, write};
-use crate::tree::{Owner, PackedFiles, RenameMode, SetAttr, Tree, XattrMode};
+use crate::testing::{again, dir_fd, layer, name, new, open, open_over, sample, scratch, write};
+use crate::tree::{
+    ChangeKind, Owner, PackedFiles, RenameMode, SetAttr, StackReader, Tree, XattrMode,
+};
 
 const NAMES: [&str; 8] = ["a", "b", "c", "usr", "lib", "etc", "passwd", "big"];
 
@@ -40,6 +43,7 @@ enum Op {
     Freeze,
     FreezeStopped,
     Reset(u8),
+    Changes,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -67,6 +71,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Freeze),
         1 => Just(Op::FreezeStopped),
         1 => n().prop_map(Op::Reset),
+        1 => Just(Op::Changes),
     ]
 }
 
@@ -143,9 +148,62 @@ impl Both {
         self.check();
     }
 
+    /// The changes since every state that this one was once are those of the models.
+    fn check_changes(&mut self) {
+        self.tree.sync().unwrap();
+        let mut deltas: Vec<_> = self.frozen.iter().map(|dir| dir_fd(dir.path())).collect();
+        deltas.push(dir_fd(self.dir.path()));
+        let reader = StackReader::open(vec![again(&self.layer)], &deltas).unwrap();
+        assert_eq!(reader.verify().damages, []);
+        let device = Model::of(&mut open(&self.layer, scratch().path()));
+        let device = device
+            .nodes
+            .iter()
+            .find(|node| {
+                node.mode == 0o666 && matches!(&node.kind, Kind::File(bytes) if bytes.is_empty())
+            })
+            .unwrap()
+            .ino;
+        let new = self.model.by_path(device);
+        for (frozen, model) in &self.points {
+            let beneath = frozen.len() <= self.frozen.len()
+                && frozen
+                    .iter()
+                    .zip(&self.frozen)
+                    .all(|(a, b)| Rc::ptr_eq(a, b));
+            if !beneath {
+                continue;
+            }
+            let old = model.by_path(device);
+            let mut expected = Vec::new();
+            let paths: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+            for path in paths {
+                let change = match (old.get(path), new.get(path)) {
+                    (None, _) => (ChangeKind::Added, false, false),
+                    (_, None) => (ChangeKind::Removed, false, false),
+                    (Some(a), Some(b)) if a.0 != b.0 => (ChangeKind::TypeChanged, false, false),
+                    (Some(a), Some(b)) => (ChangeKind::Modified, a.1 != b.1, a.2 != b.2),
+                };
+                if change != (ChangeKind::Modified, false, false) {
+                    expected.push((path.clone(), change));
+                }
+            }
+            let found: Vec<_> = reader
+                .changes(frozen.len())
+                .unwrap()
+                .map(|change| {
+                    let change = change.unwrap();
+                    let what = (change.kind(), change.content, change.metadata);
+                    (String::from_utf8(change.path).unwrap(), what)
+                })
+                .collect();
+            assert_eq!(found, expected, "since {} layers", frozen.len());
+        }
+    }
+
     /// Everything that was ever frozen is still what it was.
     fn check_points(&mut self) {
-        for (frozen, mut model) in std::mem::take(&mut self.points) {
+        for (frozen, model) in std::mem::take(&mut self.points) {
             let dir = scratch();
             let mut tree = open_stack(&self.layer, &frozen, dir.path());
             assert_eq!(shape(&tree), model.shape());
@@ -262,6 +320,10 @@ impl Both {
             Op::Flush => self.tree.flush().unwrap(),
             Op::Sync => {
                 self.tree.sync().unwrap();
+                self.since_sync.clear();
+            }
+            Op::Changes => {
+                self.check_changes();
                 self.since_sync.clear();
             }
             Op::Reopen => self.reopen(),
@@ -414,6 +476,7 @@ proptest! {
         }
         both.reopen();
         both.crash();
+        both.check_changes();
         both.check_points();
     }
 }

@@ -189,7 +189,8 @@ pub(super) fn open_file(dir: impl AsFd, ino: Ino) -> Result<File, Errno> {
     openat(dir, file_name(ino), flags, Mode::empty()).map(File::from)
 }
 
-fn file_name(ino: Ino) -> String {
+/// What the content file of `ino` is called.
+pub(crate) fn file_name(ino: Ino) -> String {
     format!("{:x}", ino.0)
 }
 

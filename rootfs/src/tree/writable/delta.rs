@@ -221,11 +221,6 @@ impl Delta {
         self.nodes.values()
     }
 
-    /// The lowest number that it may give.
-    pub(crate) fn first_ino(&self) -> Ino {
-        self.first_ino
-    }
-
     /// The names that it gives, by inode.
     pub(super) fn names(&self) -> Names {
         let mut names = Names::new();

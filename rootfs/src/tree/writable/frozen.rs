@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -123,6 +123,3 @@ impl FrozenLayer {
         self.names.get_or_init(|| self.delta.names())
     }
 }
-
-/// Frozen layers of a stack, the lowest first.
-pub(crate) type FrozenLayers = Vec<Arc<FrozenLayer>>;

@@ -28,6 +28,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 pub(crate) use cache::FileCache;
+pub(crate) use contents::file_name as content_name;
 pub(crate) use delta::{Counts, Delta};
 pub(crate) use frozen::{FrozenLayer, Guard};
 pub(crate) use journal::JournalId;
