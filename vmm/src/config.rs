@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The protocol generation of configuration and control socket, spoken by exactly one monitor.
-pub const GENERATION: u32 = 1;
+pub const GENERATION: u32 = 2;
 
 /// A descriptor number inherited by the monitor process.
 pub type FdNumber = i32;
@@ -61,11 +61,15 @@ pub const MAX_VCPUS: u8 = 32;
 pub struct Root {
     /// Immutable packed layers, lowest first.
     pub layers: Vec<PackedLayer>,
+    /// Directories of frozen layers above those, lowest first, opened `O_DIRECTORY`.
+    #[serde(default)]
+    pub frozen_fds: Vec<FdNumber>,
     /// Directory of the writable layer, opened `O_DIRECTORY`.
     pub writable_fd: FdNumber,
-    /// Most bytes of file contents the writable layer may hold; further writes get ENOSPC.
+    /// Most bytes of file contents that frozen layers and the writable one may hold together;
+    /// further writes get ENOSPC.
     pub quota_bytes: Option<u64>,
-    /// Most inodes the writable layer may hold.
+    /// Most inodes that they may hold together.
     pub quota_inodes: Option<u64>,
     /// The writable layer is thrown away when the VM ends: what the guest syncs survives the
     /// monitor, but is not forced to the host's disk.

@@ -23,6 +23,15 @@ pub enum Request {
     Console,
     /// Ends the VM at once, without the guest's help.
     Stop,
+    /// Makes durable what the root's file server holds. What the guest's kernel has not sent yet
+    /// is not in it: let the agent sync first. Answered when it is done.
+    Sync,
+    /// Freezes the root's writable layer and goes on in an empty one above it, whose directory
+    /// (empty, opened `O_DIRECTORY`) comes as the one `SCM_RIGHTS` descriptor of the `sendmsg`
+    /// that this request is sent with. All that the file server holds is made durable before.
+    /// Asking again with the same directory changes nothing. After [`Reply::Error`] the VM goes
+    /// on as before.
+    Freeze,
 }
 
 /// What the monitor sends.

@@ -90,6 +90,9 @@ enum Workers {
     Running(DeviceThread),
 }
 
+/// The place of the file server's pool.
+const FILES: usize = 0;
+
 struct Pool {
     name: &'static str,
     host: DeviceHost,
@@ -176,7 +179,7 @@ impl Machine {
         // The file server may wait for a disk; it must not keep the others waiting.
         let pools = [Pool::new("fs")?, Pool::new("devices")?];
         let Devices { root, vsock, rng } = parts.devices;
-        let [files, others] = [&pools[0].host, &pools[1].host];
+        let [files, others] = [&pools[FILES].host, &pools[1].host];
         let slots = [
             (Slot::Root, root, files),
             (Slot::Vsock, vsock, others),
@@ -253,6 +256,29 @@ impl Machine {
             self.threads().for_each(VcpuThread::unpark);
         }
         Ok(())
+    }
+
+    /// Does something with the root's device at a request boundary, while processors run on.
+    ///
+    /// # Errors
+    /// What `action` says; `NotConnected` while the guest's driver does not drive the device; what
+    /// the host says when it has no thread left for the device: it then waits as when paused.
+    pub fn with_root(
+        &mut self,
+        action: impl FnOnce(&mut Hosted) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let pool = &mut self.pools[FILES];
+        let done = match pool.park().iter_mut().find(|it| it.slot() == Slot::Root) {
+            Some(root) => action(root),
+            None => Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "the guest has not mounted its root",
+            )),
+        };
+        if !self.paused {
+            pool.start()?;
+        }
+        done
     }
 
     /// Ends all threads. With `flush`, what devices keep in memory is made durable.

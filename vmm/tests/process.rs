@@ -98,6 +98,7 @@ impl Vm {
                     index_fd: number(3),
                     data_fd: number(4),
                 }],
+                frozen_fds: vec![],
                 writable_fd: number(5),
                 quota_bytes: None,
                 quota_inodes: None,

@@ -2,14 +2,17 @@
 //!
 //! A peer that sends faster than it reads is not read from until it has taken its replies; one
 //! that sends a frame that is too long or not understood is told so, or dropped when the frames
-//! themselves are lost.
+//! themselves are lost. A descriptor that comes with a message is kept, the newest only, until a
+//! request takes it.
 
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::io::{self, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use crate::control::{MAX_MESSAGE, Message, Request};
 
@@ -34,6 +37,7 @@ pub(super) struct Connection {
     stream: UnixStream,
     inbox: Vec<u8>,
     outbox: Vec<u8>,
+    descriptor: Option<OwnedFd>,
     closed: bool,
 }
 
@@ -48,6 +52,7 @@ impl Connection {
             stream,
             inbox: Vec::new(),
             outbox: Vec::new(),
+            descriptor: None,
             closed: false,
         })
     }
@@ -65,7 +70,7 @@ impl Connection {
                 return Some(Incoming::Closed);
             }
             let mut chunk = [0; 4096];
-            match self.stream.read(&mut chunk) {
+            match self.read(&mut chunk) {
                 Ok(0) => self.closed = true,
                 Ok(count) => self.inbox.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
@@ -73,6 +78,26 @@ impl Connection {
                 Err(_) => self.closed = true,
             }
         }
+    }
+
+    /// Reads bytes, and the descriptor that may come with them; more than one at a time are closed.
+    fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut chunk = [IoSliceMut::new(chunk)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = recvmsg(&self.stream, &mut chunk, &mut control, flags)?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                self.descriptor = descriptors.last().or(self.descriptor.take());
+            }
+        }
+        Ok(received.bytes)
+    }
+
+    /// The newest descriptor that came and was not taken yet.
+    pub(super) fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptor.take()
     }
 
     fn take_frame(&mut self) -> Option<Incoming> {
@@ -159,6 +184,10 @@ impl AsRawFd for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{IoSlice, Read};
+
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
     use super::*;
     use crate::control::{Event, Reply};
 
@@ -169,6 +198,36 @@ mod tests {
 
     fn frame(body: &[u8]) -> Vec<u8> {
         [&u32::try_from(body.len()).unwrap().to_le_bytes()[..], body].concat()
+    }
+
+    #[test]
+    fn a_descriptor_comes_with_its_request_and_only_the_newest_is_kept() {
+        let (mut connection, peer) = pair();
+        let bytes = frame(br#"{"request":"freeze"}"#);
+        let files: Vec<_> = (0..3).map(|_| tempfile::tempfile().unwrap()).collect();
+        let inode = |fd: std::os::fd::BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_ino;
+        for file in &files {
+            let fds = [file.as_fd()];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+            sendmsg(
+                &peer,
+                &[IoSlice::new(&bytes)],
+                &mut control,
+                SendFlags::empty(),
+            )
+            .unwrap();
+        }
+        for file in &files[..2] {
+            let freeze = Some(Incoming::Request(Request::Freeze));
+            assert_eq!(connection.receive(), freeze);
+            if std::ptr::eq(file, &files[1]) {
+                let taken = connection.take_descriptor().unwrap();
+                assert_eq!(inode(taken.as_fd()), inode(file.as_fd()));
+            }
+        }
+        assert!(connection.take_descriptor().is_none());
     }
 
     #[test]

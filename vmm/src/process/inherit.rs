@@ -35,6 +35,8 @@ pub(super) struct Resources {
     pub(super) initramfs: Vec<File>,
     /// Index and data of each immutable layer.
     pub(super) layers: Vec<(File, File)>,
+    /// Directories of frozen layers.
+    pub(super) frozen: Vec<OwnedFd>,
     /// Directory of the writable layer.
     pub(super) writable: OwnedFd,
     /// Listener of the vsock device.
@@ -113,6 +115,7 @@ pub(super) fn take(config: &Config) -> Result<(Resources, ControlSockets), Inher
             .iter()
             .map(|layer| Ok((adopt(layer.index_fd)?.into(), adopt(layer.data_fd)?.into())))
             .collect::<Result<_, InheritError>>()?,
+        frozen: adopt_all(&config.root.frozen_fds)?,
         writable: adopt(config.root.writable_fd)?,
         vsock_listener: config.vsock.listener_fd.map(adopt).transpose()?,
         vsock_streams: adopt_all(&config.vsock.stream_fds)?,
@@ -141,6 +144,7 @@ fn all_numbers(config: &Config) -> Vec<FdNumber> {
             .iter()
             .flat_map(|layer| [layer.index_fd, layer.data_fd]),
     );
+    numbers.extend(&config.root.frozen_fds);
     numbers.extend(config.control_listener_fd);
     numbers.extend(config.vsock.listener_fd);
     numbers.extend(&config.vsock.stream_fds);

@@ -156,6 +156,20 @@ impl Monitor {
                 let (text, dropped) = self.console.tail(console::CAPACITY);
                 Reply::Console { text, dropped }
             }
+            Request::Sync => match self.machine.with_root(|root| root.flush()) {
+                Ok(()) => Reply::Ok,
+                Err(error) => return self.refuse("sync_failed", describe(&error)),
+            },
+            Request::Freeze => {
+                let Some(directory) = self.connection.take_descriptor() else {
+                    let message = "no directory came with the request".to_owned();
+                    return self.refuse("invalid_request", message);
+                };
+                match self.machine.with_root(|root| root.freeze(directory)) {
+                    Ok(()) => Reply::Ok,
+                    Err(error) => return self.refuse("freeze_failed", describe(&error)),
+                }
+            }
             Request::Stop => {
                 self.end = Some(ExitReason::Stopped);
                 Reply::Ok

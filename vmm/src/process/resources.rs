@@ -64,6 +64,7 @@ pub(super) fn build(
         .map(|(index, data)| PackedFiles { index, data })
         .collect();
     let mut stack = StackFiles::new(layers, resources.writable);
+    stack.frozen = resources.frozen;
     stack.quota = Quota {
         bytes: config.root.quota_bytes.unwrap_or(Quota::UNLIMITED.bytes),
         inodes: config.root.quota_inodes.unwrap_or(Quota::UNLIMITED.inodes),

@@ -96,6 +96,7 @@ mod tests {
                     index_fd: 6,
                     data_fd: 7,
                 }],
+                frozen_fds: vec![],
                 writable_fd: 8,
                 quota_bytes: None,
                 quota_inodes: None,

@@ -106,6 +106,16 @@ pub trait ActiveDevice: Send {
         Ok(())
     }
 
+    /// Freezes what the device has written so far and goes on in `directory`, an empty one.
+    ///
+    /// # Errors
+    /// `Unsupported` for devices without a writable layer; what the host says: the device then
+    /// goes on as before.
+    fn freeze(&mut self, directory: std::os::fd::OwnedFd) -> std::io::Result<()> {
+        drop(directory);
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
     /// Gives the configured device back: the driver has reset it. Queues, connections and open
     /// requests are dropped; what the configuration named stays.
     fn reset(self: Box<Self>) -> Box<dyn VirtioDevice>;

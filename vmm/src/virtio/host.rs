@@ -11,6 +11,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -45,6 +46,19 @@ impl Hosted {
     /// What the host says.
     pub fn flush(&mut self) -> io::Result<()> {
         self.device.flush()
+    }
+
+    /// Where it is.
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// See [`ActiveDevice::freeze`].
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn freeze(&mut self, directory: OwnedFd) -> io::Result<()> {
+        self.device.freeze(directory)
     }
 
     fn fail(&mut self, error: &DeviceError) {

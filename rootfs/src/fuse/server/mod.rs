@@ -13,13 +13,15 @@ mod session;
 mod tests;
 mod xattrs;
 
+use std::os::fd::OwnedFd;
+
 use rustix::io::Errno;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::abi::{Opcode, OutHeader};
 use super::args::{Args, Head, read_body, read_head};
 use super::transport::{OUT_HEADER_SIZE, Outcome, Reply, Request, Short};
-use crate::tree::Tree;
+use crate::tree::{FreezeError, Tree};
 use session::Session;
 
 pub use session::MAX_WRITE;
@@ -63,6 +65,14 @@ impl Server {
     /// What the host said.
     pub fn sync(&mut self) -> Result<(), Errno> {
         self.tree.sync()
+    }
+
+    /// Freezes the tree's writable layer between two requests; see [`Tree::freeze`].
+    ///
+    /// # Errors
+    /// Those of [`Tree::freeze`].
+    pub fn freeze(&mut self, dir: OwnedFd) -> Result<(), FreezeError> {
+        self.tree.freeze(dir)
     }
 
     /// Gives the tree back; ends the session.

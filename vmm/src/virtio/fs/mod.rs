@@ -10,6 +10,8 @@
 mod tests;
 mod transport;
 
+use std::os::fd::OwnedFd;
+
 use event_manager::{EventOps, Events};
 use pyro_rootfs::fuse::Server;
 use pyro_rootfs::fuse::transport::Outcome;
@@ -116,6 +118,11 @@ impl ActiveDevice for ActiveFs {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(self.device.server.sync()?)
+    }
+
+    fn freeze(&mut self, directory: OwnedFd) -> std::io::Result<()> {
+        let frozen = self.device.server.freeze(directory);
+        frozen.map_err(std::io::Error::other)
     }
 
     fn reset(self: Box<Self>) -> Box<dyn VirtioDevice> {
