@@ -46,6 +46,36 @@ pub fn export_to_host(
     existing: Existing,
     limits: ExportLimits,
 ) -> Result<ExportSummary, ExportError> {
+    let (dir, name) = place(output, existing)?;
+    let temporary = Temporary::new(&dir)?;
+    let mut host = Host {
+        place: dir.as_fd(),
+        name: temporary.name.as_bytes(),
+        dirs: Vec::new(),
+    };
+    let summary = walk(tree, ino, limits, &mut host)?;
+    temporary.publish(name, existing)?;
+    Ok(summary)
+}
+
+/// Makes `output` a file that `write` fills: all of it or none.
+pub(super) fn create_file<T>(
+    output: &Path,
+    existing: Existing,
+    write: impl FnOnce(&File) -> Result<T, ExportError>,
+) -> Result<T, ExportError> {
+    let (dir, name) = place(output, existing)?;
+    let temporary = Temporary::new(&dir)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let file = openat(&dir, temporary.name.as_str(), flags, mode);
+    let result = write(&file.map_err(ExportError::write(name.as_bytes()))?.into())?;
+    temporary.publish(name, existing)?;
+    Ok(result)
+}
+
+/// Opens the directory that gets the output; with the output's name.
+fn place(output: &Path, existing: Existing) -> Result<(OwnedFd, &OsStr), ExportError> {
     let Some(name) = output.file_name() else {
         return Err(ExportError::Unsupported {
             path: output.display().to_string(),
@@ -62,15 +92,7 @@ pub fn export_to_host(
     if existing == Existing::Refuse && exists(&dir, name)? {
         return Err(taken(name));
     }
-    let temporary = Temporary::new(&dir)?;
-    let mut host = Host {
-        place: dir.as_fd(),
-        name: temporary.name.as_bytes(),
-        dirs: Vec::new(),
-    };
-    let summary = walk(tree, ino, limits, &mut host)?;
-    temporary.publish(name, existing)?;
-    Ok(summary)
+    Ok((dir, name))
 }
 
 fn taken(name: &OsStr) -> ExportError {

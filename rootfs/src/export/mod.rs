@@ -1,7 +1,8 @@
-//! What leaves a tree: onto the host, or into an archive.
+//! What leaves a tree: onto the host, into an archive, into a disk image.
 //!
 //! - [`export_to_host`]: a file or directory becomes one of the host, all of it or none.
 //! - [`export_tar`]: the same as an archive that depends on nothing but the tree.
+//! - [`export_ext4`], [`write_ext4`]: a whole tree as a raw ext4 image.
 //!
 //! The tree is a guest's, so all it says is hostile: a name becomes one component beneath a
 //! directory that was opened without following links, a symbolic link goes along only when it
@@ -14,6 +15,7 @@
 
 mod archive;
 mod error;
+mod ext4;
 mod host;
 mod read;
 mod resolve;
@@ -21,6 +23,7 @@ mod walk;
 
 pub use archive::export_tar;
 pub use error::ExportError;
+pub use ext4::{Ext4Options, Ext4Summary, export_ext4, write_ext4};
 pub use host::{Existing, export_to_host};
 pub use read::ReadTree;
 pub(crate) use read::data_runs;
