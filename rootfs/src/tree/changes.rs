@@ -6,9 +6,8 @@
 //! addition, a renamed directory with all that is in it.
 //!
 //! The cost is that of the deltas, of what lies in renamed directories, and of the contents that
-//! have to be compared. Where a changed file came from is known by its names: those that deltas
-//! gave are indexed when first asked for, those of packed layers, which have no such index, are
-//! found by one pass over 16 bytes a name, and only when a file of theirs changed.
+//! have to be compared; and, when a file changed, of one pass over the names of the layers beneath
+//! for all names of it: two numbers are compared for each, 16 bytes of a packed layer.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
@@ -85,9 +84,9 @@ impl StackReader {
     ) -> Result<impl Iterator<Item = Result<Change, Errno>> + '_, Errno> {
         let (old, new) = (self.layers_at(since), self.layers());
         let mut paths = BTreeSet::new();
-        let packed = packed_names(old, new, since)?;
+        let names = names_of_touched(old, new, since)?;
         for layers in [old, new] {
-            Side::new(layers, &packed).collect(old, new, since, &mut paths)?;
+            Side::new(layers, &names).collect(old, new, since, &mut paths)?;
         }
         Ok(paths
             .into_iter()
@@ -95,26 +94,35 @@ impl StackReader {
     }
 }
 
-/// Directory and name of packed layers' entries, by inode.
-type PackedNames = HashMap<Ino, Vec<(Ino, Vec<u8>)>>;
+/// Directory and name of entries, by inode. Layers above may have hidden them.
+type Names = HashMap<Ino, Vec<(Ino, Vec<u8>)>>;
 
-/// The names that packed layers gave to files of theirs that changed.
-fn packed_names(old: Layers<'_>, new: Layers<'_>, since: usize) -> Result<PackedNames, Errno> {
+/// The names that any layer gave to what changed and is no directory.
+fn names_of_touched(old: Layers<'_>, new: Layers<'_>, since: usize) -> Result<Names, Errno> {
+    let is_file = |layers: Layers<'_>, ino| {
+        let attr = layers.attr(ino);
+        attr.is_ok_and(|attr| attr.file_type != FileType::Directory)
+    };
     let mut wanted = HashSet::new();
     for layer in &new.frozen[since.min(new.frozen.len())..] {
-        for ino in layer.delta().touched() {
-            if ino < old.packed.next_ino()
-                && old
-                    .attr(ino)
-                    .is_ok_and(|attr| attr.file_type != FileType::Directory)
-            {
-                wanted.insert(ino);
+        let touched = layer.delta().touched();
+        wanted.extend(touched.filter(|&ino| is_file(old, ino) || is_file(new, ino)));
+    }
+    let mut names = Names::new();
+    let (Some(&low), Some(&high)) = (wanted.iter().min(), wanted.iter().max()) else {
+        return Ok(names);
+    };
+    for layer in new.frozen {
+        for (dir, changed) in layer.delta().dirs() {
+            for (name, ino) in changed.children() {
+                if (low..=high).contains(&ino) && wanted.contains(&ino) {
+                    names.entry(ino).or_default().push((dir, name.to_vec()));
+                }
             }
         }
     }
-    let mut names = PackedNames::new();
-    if !wanted.is_empty() {
-        old.packed.names_of(&wanted, &mut |ino, dir, name| {
+    if low < new.packed.next_ino() {
+        new.packed.names_of(&wanted, &mut |ino, dir, name| {
             names.entry(ino).or_default().push((dir, name.to_vec()));
         })?;
     }
@@ -124,16 +132,16 @@ fn packed_names(old: Layers<'_>, new: Layers<'_>, since: usize) -> Result<Packed
 /// Gathers the paths that something has in one of the two states.
 struct Side<'a> {
     layers: Layers<'a>,
-    packed: &'a PackedNames,
+    names: &'a Names,
     dirs: HashMap<Ino, Option<Arc<[u8]>>>,
     expanded: HashSet<Ino>,
 }
 
 impl<'a> Side<'a> {
-    fn new(layers: Layers<'a>, packed: &'a PackedNames) -> Self {
+    fn new(layers: Layers<'a>, names: &'a Names) -> Self {
         Self {
             layers,
-            packed,
+            names,
             dirs: HashMap::from([(Ino::ROOT, Some(Arc::from(&b""[..])))]),
             expanded: HashSet::new(),
         }
@@ -188,22 +196,13 @@ impl<'a> Side<'a> {
         if attr.file_type == FileType::Directory {
             return Ok(self.dir_name(ino)?.into_iter().collect());
         }
-        let mut names = BTreeSet::new();
-        for layer in self.layers.frozen {
-            for (dir, name) in layer.names().get(&ino).into_iter().flatten() {
-                names.insert((dir.0, name.to_vec()));
+        let mut real = BTreeSet::new();
+        for (dir, name) in self.names.get(&ino).into_iter().flatten() {
+            if self.is_named(*dir, name, ino)? {
+                real.insert((*dir, name.clone()));
             }
         }
-        for (dir, name) in self.packed.get(&ino).into_iter().flatten() {
-            names.insert((dir.0, name.clone()));
-        }
-        let mut real = Vec::new();
-        for (dir, name) in names {
-            if self.is_named(Ino(dir), &name, ino)? {
-                real.push((Ino(dir), name));
-            }
-        }
-        Ok(real)
+        Ok(real.into_iter().collect())
     }
 
     fn is_named(&self, dir: Ino, name: &[u8], ino: Ino) -> Result<bool, Errno> {
@@ -218,8 +217,13 @@ impl<'a> Side<'a> {
         }
         let parent = self.layers.parent_of(dir)?;
         for layer in self.layers.frozen.iter().rev() {
-            for (holder, name) in layer.names().get(&dir).into_iter().flatten() {
-                if *holder == parent && self.is_named(parent, name, dir)? {
+            let changed = layer.delta().dir(parent);
+            for (name, _) in changed
+                .into_iter()
+                .flat_map(|changed| changed.children())
+                .filter(|&(_, ino)| ino == dir)
+            {
+                if self.is_named(parent, name, dir)? {
                     return Ok(Some((parent, name.to_vec())));
                 }
             }

@@ -1,14 +1,10 @@
 //! The writable layer's state in memory: what differs from the layers beneath.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use super::change::{self, Change, Reason};
 use super::node::{DirDelta, Node, NodeContent, NodeEntry};
 use crate::tree::{FileType, Ino};
-
-/// Directory and name of each entry, by the inode that it names.
-pub(crate) type Names = HashMap<Ino, Vec<(Ino, Arc<[u8]>)>>;
 
 /// Inodes and names that this layer made, changed or removed.
 #[derive(Debug)]
@@ -219,17 +215,6 @@ impl Delta {
     /// All inodes that it has.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
-    }
-
-    /// The names that it gives, by inode.
-    pub(super) fn names(&self) -> Names {
-        let mut names = Names::new();
-        for (&dir, delta) in &self.dirs {
-            for (name, ino) in delta.children() {
-                names.entry(ino).or_default().push((dir, name.clone()));
-            }
-        }
-        names
     }
 
     /// Inodes with a content file.

@@ -5,14 +5,13 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use super::change;
 use super::contents;
-use super::delta::{Delta, Names};
+use super::delta::Delta;
 use super::journal::{Journal, JournalId};
 use crate::tree::{Ino, OpenError};
 
@@ -34,7 +33,6 @@ pub(crate) struct FrozenLayer {
     contents: Option<OwnedFd>,
     delta: Delta,
     id: JournalId,
-    names: OnceLock<Names>,
 }
 
 impl FrozenLayer {
@@ -50,7 +48,6 @@ impl FrozenLayer {
             contents,
             delta,
             id,
-            names: OnceLock::new(),
         }
     }
 
@@ -116,10 +113,5 @@ impl FrozenLayer {
     /// The directory of content files.
     pub(crate) fn contents(&self) -> Option<&OwnedFd> {
         self.contents.as_ref()
-    }
-
-    /// The names that it gives, by inode. Made when first asked for.
-    pub(crate) fn names(&self) -> &Names {
-        self.names.get_or_init(|| self.delta.names())
     }
 }

@@ -1,5 +1,7 @@
 //! `pyro-rootfs`: mounts a stack of layers on the host through `/dev/fuse`, and packs tar archives
-//! into layers. A tool for developers and tests; `pyro` itself does not need it.
+//! into layers; measures layer operations. A tool for developers and tests; `pyro` itself does not need it.
+
+mod bench;
 
 use std::fs::File;
 use std::io;
@@ -62,6 +64,19 @@ enum Command {
         /// The data file to write.
         data: PathBuf,
     },
+    /// Measure freeze, drop, branch and change lists with much beneath.
+    ///
+    /// Example: pyro-rootfs bench /var/tmp/bench
+    Bench {
+        /// Files beneath.
+        #[arg(long, default_value_t = 200_000)]
+        files: u64,
+        /// Bytes of content beneath, most of it holes.
+        #[arg(long, default_value_t = 10 << 30)]
+        bytes: u64,
+        /// Where; must not exist, and is left there.
+        dir: PathBuf,
+    },
 }
 
 fn main() -> Result<()> {
@@ -100,6 +115,7 @@ fn main() -> Result<()> {
             mount(stack, &mountpoint)
         }
         Command::Pack { tar, index, data } => pack(&tar, &index, &data),
+        Command::Bench { files, bytes, dir } => bench::run(&dir, files, bytes),
     }
 }
 
