@@ -9,8 +9,8 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use pyro_agent_protocol::{
-    Decoder, ErrorCode, Event, Exec, ExitStatus, Frame, FrameKind, Request, Signal, encode,
-    encode_json, encode_message,
+    Attach, Decoder, ErrorCode, Event, Exec, ExitStatus, FileEvent, Frame, FrameKind, JobEvent,
+    JobId, JobInfo, OutputStream, Request, Signal, Start, encode, encode_json, encode_message,
 };
 
 /// Longer than anything here takes; only a bug makes a test wait that long.
@@ -37,10 +37,18 @@ impl Agent {
     /// in that way.
     pub(crate) fn start(holding: Holding) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("staging")).unwrap();
+        Self::start_in(directory, holding)
+    }
+
+    /// Starts an agent whose socket and `staging` are in this directory.
+    pub(crate) fn start_in(directory: tempfile::TempDir, holding: Holding) -> Option<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pyro-agent"));
         command
             .arg("--listen-unix")
-            .arg(directory.path().join("socket"));
+            .arg(directory.path().join("socket"))
+            .arg("--staging")
+            .arg(directory.path().join("staging"));
         let mut cgroup = None;
         if holding == Holding::Cgroups {
             let Some(path) = make_cgroup() else {
@@ -67,6 +75,56 @@ impl Agent {
 
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("socket")
+    }
+
+    /// Where transactions stage.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.directory.path().join("staging")
+    }
+
+    /// The transactions that stage something now.
+    pub(crate) fn staged(&self) -> usize {
+        std::fs::read_dir(self.staging()).unwrap().count()
+    }
+
+    /// The last message about files that answers this request, and all others.
+    pub(crate) fn files(&self, request: &Request) -> FileAnswer {
+        FileAnswer::collect(&mut self.request(request))
+    }
+
+    /// Starts a job; gives its stream once it runs.
+    pub(crate) fn start_job(&self, start: Start) -> Stream {
+        let mut stream = self.request(&Request::Start(start));
+        match stream.message() {
+            JobEvent::Attached { info } => stream.pid = info.pid,
+            other => panic!("{other:?}"),
+        }
+        stream
+    }
+
+    /// Attaches to a job.
+    pub(crate) fn attach(&self, attach: Attach) -> Stream {
+        let mut stream = self.request(&Request::Attach(attach));
+        match stream.message() {
+            JobEvent::Attached { info } => stream.pid = info.pid,
+            other => panic!("{other:?}"),
+        }
+        stream
+    }
+
+    /// The one answer to a request about jobs.
+    pub(crate) fn job_answer(&self, request: &Request) -> JobEvent {
+        let mut stream = self.request(request);
+        let answer = stream.message();
+        assert!(stream.frame().is_none(), "one answer is all");
+        answer
+    }
+
+    pub(crate) fn jobs(&self) -> Vec<JobInfo> {
+        match self.job_answer(&Request::Jobs) {
+            JobEvent::Jobs { jobs } => jobs,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -272,6 +330,10 @@ impl Stream {
     }
 
     pub(crate) fn event(&mut self) -> Event {
+        self.message()
+    }
+
+    pub(crate) fn message<T: serde::de::DeserializeOwned>(&mut self) -> T {
         let frame = self.frame().expect("the agent closed without a word");
         assert_eq!(frame.kind, FrameKind::Message);
         frame.message().unwrap()
@@ -360,4 +422,117 @@ pub(crate) fn runs(pid: u32) -> bool {
 pub(crate) fn pids_in(file: &Path) -> Vec<u32> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// All that was answered to a request about files.
+#[derive(Debug)]
+pub(crate) struct FileAnswer {
+    pub(crate) before: Vec<FileEvent>,
+    pub(crate) content: Vec<u8>,
+    pub(crate) last: FileEvent,
+}
+
+impl FileAnswer {
+    pub(crate) fn collect(stream: &mut Stream) -> Self {
+        let (mut messages, mut content) = (Vec::new(), Vec::new());
+        while let Some(frame) = stream.frame() {
+            match frame.kind {
+                FrameKind::Message => messages.push(frame.message().unwrap()),
+                FrameKind::Stdout => content.extend(frame.payload),
+                other => panic!("{other:?}"),
+            }
+        }
+        let last = messages.pop().expect("the agent closed without a word");
+        Self {
+            before: messages,
+            content,
+            last,
+        }
+    }
+
+    /// Why it failed.
+    pub(crate) fn code(&self) -> ErrorCode {
+        match &self.last {
+            FileEvent::Failed { code, .. } => *code,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A job with an output to keep of this length.
+pub(crate) fn job(name: &str, capture_bytes: u64, exec: Exec) -> Start {
+    Start {
+        job: id(name),
+        exec,
+        capture_bytes,
+        hold: false,
+    }
+}
+
+/// A job's name.
+pub(crate) fn id(name: &str) -> JobId {
+    name.parse().unwrap()
+}
+
+/// All of a job, from its beginning.
+pub(crate) fn whole(name: &str) -> Attach {
+    Attach {
+        job: id(name),
+        stdout_from: 0,
+        stderr_from: 0,
+        follow: true,
+        hold: false,
+    }
+}
+
+/// What an attached stream gives until its last message.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    /// Which output, at which length of what came before it, and how many bytes.
+    pub(crate) gaps: Vec<(OutputStream, usize, u64)>,
+    pub(crate) last: JobEvent,
+}
+
+impl Stream {
+    /// Reads an attached stream to its end.
+    pub(crate) fn followed(&mut self) -> Followed {
+        let (mut stdout, mut stderr, mut gaps) = (Vec::new(), Vec::new(), Vec::new());
+        loop {
+            let frame = self.frame().expect("the agent closed without a last word");
+            match frame.kind {
+                FrameKind::Stdout => stdout.extend(frame.payload),
+                FrameKind::Stderr => stderr.extend(frame.payload),
+                _ => match frame.message().unwrap() {
+                    JobEvent::Gap { stream, bytes } => {
+                        let so_far = match stream {
+                            OutputStream::Stdout => stdout.len(),
+                            OutputStream::Stderr => stderr.len(),
+                        };
+                        gaps.push((stream, so_far, bytes));
+                    }
+                    last => {
+                        assert_eq!(self.frame(), None, "nothing follows {last:?}");
+                        return Followed {
+                            stdout,
+                            stderr,
+                            gaps,
+                            last,
+                        };
+                    }
+                },
+            }
+        }
+    }
+}
+
+impl Followed {
+    /// How the program ended.
+    pub(crate) fn status(&self) -> ExitStatus {
+        match self.last {
+            JobEvent::Exited { status, .. } => status,
+            ref other => panic!("{other:?}"),
+        }
+    }
 }

@@ -129,7 +129,10 @@ impl Committer<'_> {
             Act::Mkdir { path, mode } => self
                 .mkdir(path, *mode)
                 .map(|()| Undo::Rmdir(path))
-                .map_err(|errno| system(path, "cannot be made", errno)),
+                .map_err(|errno| match errno {
+                    Errno::EXIST | Errno::NOENT | Errno::NOTDIR => conflict(path, SEEN_CHANGED),
+                    errno => system(path, "cannot be made", errno),
+                }),
             Act::Put {
                 path, number, over, ..
             } => self.put(path, new(*number), *over),
