@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use similar::{Algorithm, DiffOp, DiffTag, capture_diff_slices_deadline, group_diff_ops};
 
+use super::binary::{object_id, write_binary};
 use super::quote::quote;
 use super::{FileMode, lines};
 
@@ -42,6 +43,16 @@ pub struct Change<'a> {
     pub new: Option<Side<'a>>,
 }
 
+/// How a changed binary file is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BinaryFiles {
+    /// With both contents, so that `git apply` takes it.
+    #[default]
+    Whole,
+    /// As one line that says that it differs, which `git apply` refuses; for people to read.
+    Named,
+}
+
 /// How much changed; changes are added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiffCounts {
@@ -61,13 +72,14 @@ pub struct DiffCounts {
 
 /// Writes one change; nothing when there is none. A file that becomes a link, or the other
 /// way round, is one that goes and one that comes, as Git does it. What Git does not know is one line
-/// that it passes over. A binary file is one entry without content, which `git apply` refuses.
+/// that it passes over.
 ///
 /// # Errors
 /// Those of `out`.
 pub fn write_change(
     out: &mut impl Write,
     change: &Change<'_>,
+    binary: BinaryFiles,
     counts: &mut DiffCounts,
 ) -> io::Result<()> {
     if change.old == change.new && !matches!(change.old, Some(Side::Opaque(_))) {
@@ -97,7 +109,7 @@ pub fn write_change(
         };
         return match (rest.old, rest.new) {
             (None, None) => Ok(()),
-            _ => entry(out, &rest, counts),
+            _ => entry(out, &rest, binary, counts),
         };
     }
     let is_link = |mode| mode == Some(FileMode::Symlink);
@@ -113,10 +125,10 @@ pub fn write_change(
             new: change.new,
             ..of(change.path)
         };
-        entry(out, &gone, counts)?;
-        return entry(out, &come, counts);
+        entry(out, &gone, binary, counts)?;
+        return entry(out, &come, binary, counts);
     }
-    entry(out, change, counts)
+    entry(out, change, binary, counts)
 }
 
 fn special(out: &mut impl Write, change: &Change<'_>) -> io::Result<()> {
@@ -134,7 +146,12 @@ fn special(out: &mut impl Write, change: &Change<'_>) -> io::Result<()> {
 }
 
 /// Writes a change of what Git knows.
-fn entry(out: &mut impl Write, change: &Change<'_>, counts: &mut DiffCounts) -> io::Result<()> {
+fn entry(
+    out: &mut impl Write,
+    change: &Change<'_>,
+    binary: BinaryFiles,
+    counts: &mut DiffCounts,
+) -> io::Result<()> {
     let parts = |side: Option<Side<'_>>| match side {
         Some(Side::File(mode, _) | Side::Opaque(mode)) => Some(mode),
         _ => None,
@@ -180,6 +197,16 @@ fn entry(out: &mut impl Write, change: &Change<'_>, counts: &mut DiffCounts) -> 
         }
     }
     counts.binary += 1;
+    if let (BinaryFiles::Whole, Some(old), Some(new)) = (binary, &old, &new) {
+        let id = |side: Option<Side<'_>>, content: &[u8]| object_id(side.map(|_| content));
+        writeln!(
+            out,
+            "index {}..{}",
+            id(change.old, old),
+            id(change.new, new)
+        )?;
+        return write_binary(out, old, new);
+    }
     let name = |side: Option<Side<'_>>, name: Vec<u8>| match side {
         Some(_) => name,
         None => b"/dev/null".to_vec(),

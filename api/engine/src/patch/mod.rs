@@ -13,6 +13,7 @@
 //! `git apply` does); a line is never skipped to make one fit.
 
 mod apply;
+mod binary;
 mod diff;
 mod error;
 mod hunks;
@@ -20,7 +21,7 @@ mod parse;
 mod quote;
 
 pub use apply::{FileChange, Found};
-pub use diff::{Change, DiffCounts, Side, write_change};
+pub use diff::{BinaryFiles, Change, DiffCounts, Side, write_change};
 pub use error::PatchError;
 pub use parse::Patch;
 

@@ -96,13 +96,19 @@ pub(super) fn check_our_diff(old: &Files, new: &Files) {
         assert_eq!(old, new);
         return;
     }
+    check_with_git(old, new, &patch);
+    assert_eq!(apply(old, &patch).as_ref(), Ok(new), "{}", text(&patch));
+}
+
+/// Git takes `patch` from `old` to `new`.
+fn check_with_git(old: &Files, new: &Files, patch: &[u8]) {
     let dir = tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .unwrap();
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
     put(&tree, old);
-    fs::write(dir.path().join("patch"), &patch).unwrap();
+    fs::write(dir.path().join("patch"), patch).unwrap();
     for args in [
         &["apply", "--check", "../patch"][..],
         &["apply", "--whitespace=nowarn", "../patch"],
@@ -112,11 +118,10 @@ pub(super) fn check_our_diff(old: &Files, new: &Files) {
             output.status.success(),
             "{}\n{}",
             text(&output.stderr),
-            text(&patch)
+            text(patch)
         );
     }
-    assert_eq!(&get(&tree), new, "{}", text(&patch));
-    assert_eq!(apply(old, &patch).as_ref(), Ok(new), "{}", text(&patch));
+    assert_eq!(&get(&tree), new, "{}", text(patch));
 }
 
 /// Git's diff takes us from `old` to `new`.
@@ -196,6 +201,43 @@ fn files_are_added_deleted_and_modified() {
     );
     check(&[("a", "")], &[("b", ""), ("a", "not empty\n")]);
     check(&[("a", "x\n"), ("b", "")], &[("a", "")]);
+}
+
+#[test]
+fn binary_files_are_taken_by_git_apply() {
+    let binary = |seed: u32, len: u32| -> Vec<u8> {
+        (0..len)
+            .map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed << 13) >> 13) as u8)
+            .chain([0])
+            .collect()
+    };
+    let tree = |list: &[(&str, FileMode, Vec<u8>)]| -> Files {
+        list.iter()
+            .map(|(path, mode, content)| (path.as_bytes().to_vec(), (*mode, content.clone())))
+            .collect()
+    };
+    let (file, program) = (FileMode::Regular, FileMode::Executable);
+    let old = tree(&[
+        ("changed", file, binary(1, 5000)),
+        ("gone", file, binary(2, 300)),
+        ("mode", file, binary(3, 53)),
+        ("to text", file, binary(4, 9)),
+        ("emptied", program, binary(5, 100)),
+    ]);
+    let new = tree(&[
+        ("changed", file, binary(6, 70_000)),
+        ("new", program, binary(7, 3)),
+        ("mode", program, binary(8, 53)),
+        ("to text", file, b"text\n".to_vec()),
+        ("emptied", program, Vec::new()),
+    ]);
+    for (old, new) in [(&old, &new), (&new, &old)] {
+        let (patch, counts) = diff_with(old, new, BinaryFiles::Whole);
+        assert_eq!(counts.binary, 6);
+        check_with_git(old, new, &patch);
+        // We do not patch binary files, and say so.
+        assert!(matches!(apply(old, &patch), Err(PatchError::Syntax { .. })));
+    }
 }
 
 #[test]

@@ -65,6 +65,10 @@ fn apply(files: &Files, patch: &[u8]) -> Result<Files, PatchError> {
 
 /// Our diff from `old` to `new`.
 fn diff(old: &Files, new: &Files) -> (Vec<u8>, DiffCounts) {
+    diff_with(old, new, BinaryFiles::Named)
+}
+
+fn diff_with(old: &Files, new: &Files, binary: BinaryFiles) -> (Vec<u8>, DiffCounts) {
     let (mut out, mut counts) = (Vec::new(), DiffCounts::default());
     let paths: std::collections::BTreeSet<_> = old.keys().chain(new.keys()).collect();
     for path in paths {
@@ -79,7 +83,7 @@ fn diff(old: &Files, new: &Files) -> (Vec<u8>, DiffCounts) {
                 .as_ref()
                 .map(|(mode, content)| Side::File(*mode, content)),
         };
-        write_change(&mut out, &change, &mut counts).unwrap();
+        write_change(&mut out, &change, binary, &mut counts).unwrap();
     }
     (out, counts)
 }
@@ -132,7 +136,7 @@ fn what_git_does_not_know_is_one_line() {
         old: Some(Side::File(FileMode::Regular, b"x\n")),
         new: Some(Side::Special("character device")),
     };
-    write_change(&mut out, &change, &mut counts).unwrap();
+    write_change(&mut out, &change, BinaryFiles::Named, &mut counts).unwrap();
     assert!(text(&out).starts_with("Special dev/x: file -> character device\ndiff --git "));
     assert!(text(&out).contains("deleted file mode"));
     assert_eq!(counts.modified, 1);
