@@ -282,7 +282,7 @@ fn a_hundred_programs_run_at_once() {
             (3, &*format!("line {number}"))
         );
     }
-    support::wait_until("all descriptors are closed", || agent.descriptors() < 12);
+    support::wait_until("all descriptors are closed", || agent.descriptors() < 14);
 }
 
 #[test]

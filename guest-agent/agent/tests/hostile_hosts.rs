@@ -8,7 +8,9 @@ use std::io::Write as _;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use pyro_agent_protocol::{ErrorCode, Event, Exec, FrameKind, MAX_FRAME, Request, encode};
+use pyro_agent_protocol::{
+    ErrorCode, Event, Exec, FrameKind, JobEvent, MAX_FRAME, Request, encode,
+};
 use support::{Agent, command, runs, shell, wait_until};
 
 /// What the agent says to these bytes, as the first on a stream.
@@ -96,8 +98,30 @@ fn streams_that_say_nothing_or_half_a_thing_keep_nobody_from_being_served() {
     }
     assert_eq!(agent.shell("exit 1").code(), 1);
     drop(silent);
-    wait_until("their descriptors are closed", || agent.descriptors() < 12);
+    wait_until("their descriptors are closed", || agent.descriptors() < 14);
 }
+
+/// Requests and changes that do no harm to the machine that runs the tests.
+const OTHER_MESSAGES: [&str; 18] = [
+    r#"{"op":"start","job":"a","exec":{"argv":["cat"],"stdin":true,"timeout_ms":50},"capture_bytes":10}"#,
+    r#"{"op":"start","job":"b","exec":{"argv":["yes"],"timeout_ms":5},"capture_bytes":10,"hold":true}"#,
+    r#"{"op":"attach","job":"a","follow":true,"hold":true}"#,
+    r#"{"op":"attach","job":"b","stdout_from":18446744073709551615}"#,
+    r#"{"op":"jobs"}"#,
+    r#"{"op":"signal-job","job":"a","signal":15}"#,
+    r#"{"op":"cancel-job","job":"b"}"#,
+    r#"{"op":"forget","job":"a"}"#,
+    r#"{"op":"forget","job":"b"}"#,
+    r#"{"op":"list","path":"/usr/lib","recursive":true,"max_entries":300}"#,
+    r#"{"op":"stat","path":{"hex":"2fff"}}"#,
+    r#"{"op":"read","path":"/etc/passwd","max_bytes":100}"#,
+    r#"{"op":"read","path":"/proc/self/maps","max_bytes":18446744073709551615}"#,
+    r#"{"op":"apply","beneath":"/no/such/directory"}"#,
+    r#"{"change":"write","path":"x","size":1}"#,
+    r#"{"change":"write","path":"x","size":18446744073709551615}"#,
+    r#"{"change":"delete","path":"x"}"#,
+    r#"{"change":"commit"}"#,
+];
 
 #[test]
 fn random_bytes_and_random_ends_leave_a_working_agent() {
@@ -124,11 +148,16 @@ fn random_bytes_and_random_ends_leave_a_working_agent() {
             )
             .unwrap()
         ),
+        prop::sample::select(OTHER_MESSAGES.to_vec()).prop_map(|text| encode(
+            FrameKind::Message,
+            text.as_bytes()
+        )
+        .unwrap()),
         Just(encode(FrameKind::Message, br#"{"op":"ping"}"#).unwrap()),
         Just(encode(FrameKind::Signal, br#"{"signal":15}"#).unwrap()),
         Just(encode(FrameKind::Stdin, b"x").unwrap()),
     ];
-    let mut runner = TestRunner::new(Config::with_cases(200));
+    let mut runner = TestRunner::new(Config::with_cases(600));
     runner
         .run(&proptest::collection::vec(frame, 0..6), |frames| {
             let mut stream = agent.connect();
@@ -138,6 +167,21 @@ fn random_bytes_and_random_ends_leave_a_working_agent() {
         })
         .unwrap();
     agent.ping();
-    wait_until("their descriptors are closed", || agent.descriptors() < 12);
+    for name in ["a", "b"] {
+        let job = support::id(name);
+        agent.job_answer(&Request::CancelJob { job: job.clone() });
+        wait_until("it is forgotten", || {
+            let answer = agent.job_answer(&Request::Forget { job: job.clone() });
+            !matches!(
+                answer,
+                JobEvent::Failed {
+                    code: ErrorCode::Busy,
+                    ..
+                }
+            )
+        });
+    }
+    wait_until("nothing is staged", || agent.staged() == 0);
+    wait_until("their descriptors are closed", || agent.descriptors() < 14);
     assert_eq!(agent.shell("exit 1").code(), 1);
 }

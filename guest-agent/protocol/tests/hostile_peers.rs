@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use pyro_agent_protocol::{
-    Decoder, ErrorCode, Event, Exec, ExitStatus, Frame, FrameError, FrameHeader, FrameKind, Hello,
-    MAX_FRAME, Request, Signal, Welcome, encode, encode_into, encode_json, encode_message, parse,
+    Captured, Change, Decoder, Entry, ErrorCode, Event, Exec, ExitStatus, Expect, FileEvent,
+    FileKind, Frame, FrameError, FrameHeader, FrameKind, GuestPath, Hello, JOBS_MAX, JobEvent,
+    JobId, JobInfo, JobState, MAX_FRAME, Mode, Request, Sha256, Signal, Welcome, Write, encode,
+    encode_into, encode_json, encode_message, parse,
 };
 
 fn kinds() -> impl Strategy<Value = FrameKind> {
@@ -50,6 +52,54 @@ fn read_as_every_message(payload: &[u8]) {
     let _ = parse::<Request>(payload);
     let _ = parse::<Event>(payload);
     let _ = parse::<Signal>(payload);
+    let _ = parse::<Change>(payload);
+    let _ = parse::<FileEvent>(payload);
+    let _ = parse::<JobEvent>(payload);
+}
+
+/// Any bytes as a path.
+fn guest_paths() -> impl Strategy<Value = GuestPath> {
+    vec(any::<u8>(), 0..30).prop_map(GuestPath::from_bytes)
+}
+
+fn expectations() -> impl Strategy<Value = Expect> {
+    prop_oneof![
+        Just(Expect::Anything),
+        Just(Expect::Absent),
+        any::<[u8; 32]>().prop_map(|digest| Expect::Sha256(Sha256(digest))),
+    ]
+}
+
+fn changes() -> impl Strategy<Value = Change> {
+    let mode = prop_oneof![Just(Mode::Keep), any::<u32>().prop_map(Mode::Set)];
+    let write = (
+        guest_paths(),
+        any::<u64>(),
+        mode,
+        expectations(),
+        any::<bool>(),
+    );
+    prop_oneof![
+        write.prop_map(|(path, size, mode, expect, follow)| Change::Write(Write {
+            path,
+            size,
+            mode,
+            expect,
+            follow,
+        })),
+        (guest_paths(), guest_paths(), expectations()).prop_map(|(path, target, expect)| {
+            Change::Symlink {
+                path,
+                target,
+                expect,
+            }
+        }),
+        (guest_paths(), expectations()).prop_map(|(path, expect)| Change::Delete { path, expect }),
+        (guest_paths(), guest_paths(), expectations())
+            .prop_map(|(from, to, expect)| Change::Rename { from, to, expect }),
+        (guest_paths(), any::<u32>()).prop_map(|(path, mode)| Change::SetMode { path, mode }),
+        any::<bool>().prop_map(|dry_run| Change::Commit { dry_run }),
+    ]
 }
 
 proptest! {
@@ -132,6 +182,32 @@ proptest! {
         let at = at.index(payload.len());
         payload[at] = byte;
         read_as_every_message(&payload);
+    }
+
+    #[test]
+    fn a_change_comes_back_as_it_went_and_a_damaged_one_never_panics_a_reader(
+        change in changes(),
+        at in any::<prop::sample::Index>(),
+        byte: u8,
+    ) {
+        let mut payload = encode_message(&change).unwrap().split_off(FrameHeader::LEN);
+        prop_assert_eq!(parse::<Change>(&payload).unwrap(), change);
+        let at = at.index(payload.len());
+        payload[at] = byte;
+        read_as_every_message(&payload);
+    }
+
+    #[test]
+    fn an_entry_comes_back_as_it_went(
+        path in guest_paths(),
+        target in prop::option::of(guest_paths()),
+        size: u64,
+        mode: u32,
+    ) {
+        let entry = Entry { path, kind: FileKind::Symlink, size, mode, target };
+        let event = FileEvent::Entries { entries: std::iter::repeat_n(entry, 3).collect() };
+        let payload = encode_message(&event).unwrap().split_off(FrameHeader::LEN);
+        prop_assert_eq!(parse::<FileEvent>(&payload).unwrap(), event);
     }
 
     #[test]
@@ -243,4 +319,62 @@ fn a_message_too_long_to_send_is_refused_before_it_is_sent() {
         encode_message(&welcome),
         Err(FrameError::TooLong { .. })
     ));
+}
+
+#[test]
+fn the_new_messages_on_the_wire_are_these() {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes[FrameHeader::LEN..].to_vec()).unwrap();
+    let change = Change::Write(Write {
+        path: "a".into(),
+        size: 3,
+        mode: Mode::Set(0o755),
+        expect: Expect::Absent,
+        follow: false,
+    });
+    assert_eq!(
+        text(encode_message(&change).unwrap()),
+        r#"{"change":"write","path":"a","size":3,"mode":{"set":493},"expect":"absent","follow":false}"#
+    );
+    let short = br#"{"change":"write","path":"a","size":3}"#;
+    let Change::Write(write) = parse(short).unwrap() else {
+        panic!("it is a write")
+    };
+    assert_eq!((write.mode, write.expect), (Mode::Keep, Expect::Anything));
+    let text = br#"{"op":"start","job":"7","exec":{"argv":["true"]},"capture_bytes":10}"#;
+    assert!(matches!(parse(text).unwrap(), Request::Start(start) if !start.hold));
+    let text = br#"{"op":"list","path":"x","max_entries":1}"#;
+    assert!(matches!(parse(text).unwrap(), Request::List(list) if list.beneath == "/".into()));
+}
+
+#[test]
+fn names_of_jobs_are_checked_as_they_are_read() {
+    let long = "x".repeat(65);
+    for name in ["", "a b", "a/b", "\u{e9}", "a\0", &long] {
+        assert!(name.parse::<JobId>().is_err(), "{name:?}");
+        let text = serde_json::json!({"op": "forget", "job": name}).to_string();
+        assert!(parse::<Request>(text.as_bytes()).is_err());
+    }
+    assert_eq!("A-1_b.c".parse::<JobId>().unwrap().as_str(), "A-1_b.c");
+}
+
+#[test]
+fn the_longest_list_of_jobs_fits_a_frame() {
+    let captured = Captured {
+        written: u64::MAX,
+        head: u64::MAX,
+        tail: u64::MAX,
+    };
+    let info = JobInfo {
+        job: "x".repeat(64).parse().unwrap(),
+        pid: u32::MAX,
+        state: JobState::Ended {
+            status: ExitStatus::Signal { signal: 255 },
+            duration_ns: u64::MAX,
+        },
+        cancelled: false,
+        stdout: captured,
+        stderr: captured,
+    };
+    let jobs = vec![info; JOBS_MAX];
+    assert!(encode_message(&JobEvent::Jobs { jobs }).is_ok());
 }
