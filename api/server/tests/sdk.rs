@@ -1,0 +1,243 @@
+//! The SDK against the server: every method arrives, and connections do what they promise.
+
+mod common;
+
+use std::time::Duration;
+
+use common::Server;
+use pyro_client::types::{
+    ApplyPatch, CreateSnapshot, CreateWorkspace, Encoding, ExecRequest, Export, ExportDisk,
+    ListFiles, NetworkPolicy, ReadFile, Reset, RunRequest, SyncPush, UpdateWorkspace, WriteFile,
+};
+use pyro_client::{Client, ClientError};
+use pyro_server::Limits;
+
+fn run() -> RunRequest {
+    RunRequest {
+        environment: "nothing:0".into(),
+        command: vec!["true".into()],
+        vcpu_count: 1,
+        mem_mib: 1024,
+        timeout_seconds: 30,
+        ttl_seconds: 600,
+        network: NetworkPolicy::Off,
+    }
+}
+
+/// Calls every method on a workspace that does not exist; gives each method's name and error code.
+async fn call_all(client: &Client) -> Vec<(&'static str, String)> {
+    let w = "no such/workspace?";
+    let mut codes = Vec::new();
+    macro_rules! call {
+        ($name:ident($($argument:expr),*)) => {
+            let code = match client.$name($($argument),*).await {
+                Ok(_) => "ok".to_string(),
+                Err(error) => error.code().to_string(),
+            };
+            codes.push((stringify!($name), code));
+        };
+    }
+    let read = ReadFile::new("a b&c=d");
+    let list = ListFiles {
+        path: "/workspace".into(),
+        recursive: true,
+    };
+    call!(health());
+    call!(run(&run()));
+    call!(run_stream(&run()));
+    call!(list());
+    call!(create(&CreateWorkspace::new("nothing:0")));
+    call!(get(w));
+    call!(update(w, &UpdateWorkspace::default()));
+    call!(delete(w));
+    call!(start(w));
+    call!(stop(w));
+    call!(reset(
+        w,
+        &Reset {
+            snapshot: "baseline".into()
+        }
+    ));
+    call!(logs(w));
+    call!(exec(w, &ExecRequest::new(["true"])));
+    call!(exec_stream(w, &ExecRequest::new(["true"])));
+    call!(exec_get(w, 1, Duration::ZERO));
+    call!(exec_cancel(w, 1));
+    call!(sync_push(
+        w,
+        &SyncPush {
+            source: "/s".into(),
+            dest: "/workspace".into()
+        }
+    ));
+    call!(export(
+        w,
+        &Export {
+            path: "a".into(),
+            output: "/o".into(),
+            force: false
+        }
+    ));
+    call!(diff(w));
+    call!(patch_apply(
+        w,
+        &ApplyPatch {
+            patch: String::new(),
+            dry_run: true
+        }
+    ));
+    call!(file_list(w, &list));
+    call!(file_read(w, &read));
+    call!(file_write(
+        w,
+        &WriteFile {
+            path: "a".into(),
+            content: String::new(),
+            encoding: Encoding::Utf8,
+            expect_sha256: None,
+        }
+    ));
+    call!(snapshot_list(w));
+    call!(snapshot_create(w, &CreateSnapshot { name: "a".into() }));
+    call!(snapshot_delete(w, "a/b"));
+    call!(disk_export(
+        w,
+        &ExportDisk {
+            output: "/o".into(),
+            force: false
+        }
+    ));
+    call!(disk_list(w, &list));
+    call!(disk_read(w, &read));
+    codes
+}
+
+#[tokio::test]
+async fn every_method_arrives_at_its_operation() {
+    let server = Server::start().await;
+
+    let codes = call_all(&server.client()).await;
+
+    for (method, code) in &codes {
+        match *method {
+            "health" | "list" => assert_eq!(code, "ok", "{method}"),
+            "create" | "run" | "run_stream" => {
+                // Refused by the engine: this host has no such environment.
+                let ours = [
+                    "route_not_found",
+                    "method_not_allowed",
+                    "invalid_json",
+                    "ok",
+                ];
+                assert!(!ours.contains(&code.as_str()), "{method} {code}");
+                assert!(!code.starts_with("daemon_"), "{method} {code}");
+            }
+            _ => assert_eq!(code, "workspace_not_found", "{method}"),
+        }
+    }
+    let called: std::collections::BTreeSet<_> = codes.iter().map(|(method, _)| *method).collect();
+    let listed: std::collections::BTreeSet<_> = pyro_client::operations::ALL
+        .iter()
+        .flat_map(|info| info.sdk.iter().copied())
+        .collect();
+    assert_eq!(called, listed);
+}
+
+#[tokio::test]
+async fn two_hundred_requests_at_once_are_all_answered() {
+    let server = Server::with(Limits {
+        connections: 50,
+        ..Limits::default()
+    })
+    .await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        // Clients of their own, so that there are as many connections.
+        let client = server.client();
+        tasks.spawn(async move {
+            if number % 2 == 0 {
+                client.health().await.map(|_| "ok".to_string())
+            } else {
+                Ok(client
+                    .get("none")
+                    .await
+                    .expect_err("it does not exist")
+                    .code()
+                    .to_string())
+            }
+        });
+    }
+    let mut answers = tasks
+        .join_all()
+        .await
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()
+        .expect("answered");
+    answers.sort();
+
+    assert_eq!(answers.iter().filter(|answer| *answer == "ok").count(), 100);
+    assert_eq!(
+        answers
+            .iter()
+            .filter(|answer| *answer == "workspace_not_found")
+            .count(),
+        100
+    );
+}
+
+#[tokio::test]
+async fn connections_are_used_again_and_stale_ones_replaced() {
+    let server = Server::start().await;
+    let client = server.client();
+    client.health().await.expect("answered");
+    let text = client.metrics().await.expect("answered");
+    assert!(text.contains("pyro_http_requests_in_flight 1"));
+
+    // The same socket path, another daemon: what is kept is stale.
+    let folder = server.stop().await;
+    let error = client.health().await.expect_err("nobody listens");
+    assert!(matches!(error, ClientError::Connect { .. }), "{error:?}");
+    let server = Server::on(folder, Limits::default()).await;
+    client.health().await.expect("a new connection");
+    drop(server);
+}
+
+#[tokio::test]
+async fn another_user_is_refused() {
+    let uid = rustix::process::geteuid().as_raw() + 1;
+    let server = Server::with(Limits {
+        uid,
+        ..Limits::default()
+    })
+    .await;
+
+    let error = server.client().health().await.expect_err("refused");
+
+    assert_eq!(error.code(), "peer_not_allowed");
+    let answer = server.send("GET", "/v1/workspaces", "").await;
+    assert_eq!(
+        (answer.status, answer.code().as_str()),
+        (403, "peer_not_allowed")
+    );
+}
+
+#[tokio::test]
+async fn the_sdk_and_the_engine_mean_the_same_socket() {
+    let environments: [&[(&str, &str)]; 3] = [
+        &[("PYRO_STATE_DIR", "/a")],
+        &[("XDG_STATE_HOME", "/b"), ("HOME", "/c")],
+        &[("HOME", "/c")],
+    ];
+    for environment in environments {
+        let variable = |name: &str| {
+            let found = environment.iter().find(|(key, _)| *key == name);
+            found.map(|(_, value)| std::ffi::OsString::from(value))
+        };
+        let engine = pyro_engine::paths::Paths::from_variables(variable, None);
+
+        assert_eq!(
+            pyro_client::socket::from_variables(variable),
+            engine.state.join(pyro_client::socket::FILE_NAME)
+        );
+    }
+}
