@@ -111,3 +111,31 @@ pub(crate) fn unlinked_files_are_gone_after_a_remount(stage: &mut Stage) {
     );
     assert_eq!(fs::read(stage.path("etc/motd")).unwrap(), MOTD);
 }
+
+pub(crate) fn frozen_layers_stay_as_they_were(stage: &mut Stage) {
+    let first = picture(&stage.root());
+    fs::write(stage.path("tmp/second"), "second").unwrap();
+    fs::rename(stage.path("usr/lib/pkg2"), stage.path("tmp/pkg2")).unwrap();
+    fs::remove_dir_all(stage.path("usr/lib/pkg3")).unwrap();
+    let second = picture(&stage.root());
+    assert_ne!(second, first);
+    stage.freeze();
+    assert_eq!(picture(&stage.root()), second);
+    fs::write(stage.path("tmp/pkg2/sub/mod3.txt"), "changed").unwrap();
+    fs::hard_link(stage.path("tmp/second"), stage.path("tmp/third")).unwrap();
+    fs::write(stage.path("tmp/third"), "through another name").unwrap();
+    fs::create_dir(stage.path("usr/lib/pkg3")).unwrap();
+    chown(stage.path("big"), Some(5), Some(6)).unwrap();
+    fs::remove_file(stage.path("etc/motd")).unwrap();
+    let third = picture(&stage.root());
+    stage.freeze();
+    assert_eq!(picture(&stage.root()), third);
+    fs::remove_dir_all(stage.path("usr")).unwrap();
+    stage.remount();
+    stage.reset(2);
+    assert_eq!(picture(&stage.root()), third);
+    stage.reset(1);
+    assert_eq!(picture(&stage.root()), second);
+    stage.reset(0);
+    assert_eq!(picture(&stage.root()), first);
+}

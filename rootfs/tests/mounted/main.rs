@@ -77,9 +77,10 @@ fn main() -> std::process::ExitCode {
             acls_are_refused, space_is_told, link_counts_of_directories;
         programs: cp_copies_a_tree [Root], tar_brings_a_tree_back [Root, Program("tar")],
             git_clones [Program("git")], python_imports_and_sqlite_commits [Program("python3")],
-            sqlite_commits [Program("sqlite3")];
+            sqlite_commits [Program("sqlite3")], stress_ng_verifies [Program("stress-ng")];
         durability: everything_is_there_after_a_remount [Root],
-            what_was_synced_survives_a_killed_server, unlinked_files_are_gone_after_a_remount;
+            what_was_synced_survives_a_killed_server, unlinked_files_are_gone_after_a_remount,
+            frozen_layers_stay_as_they_were [Root];
     };
     let unmountable = Stage::unavailable();
     let trials = cases.into_iter().map(|case| {

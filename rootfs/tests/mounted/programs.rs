@@ -148,3 +148,27 @@ pub(crate) fn sqlite_commits(stage: &mut Stage) {
         "ok\n12502500\n"
     );
 }
+
+/// Stressors of file systems that check what they read, each for two seconds.
+pub(crate) fn stress_ng_verifies(stage: &mut Stage) {
+    // What they work on lies half in a frozen layer, half in the writable one.
+    fs::create_dir(stage.path("tmp/stress")).unwrap();
+    stage.freeze();
+    let stressors = [
+        &["--hdd", "1", "--hdd-bytes", "8M"][..],
+        &["--iomix", "1", "--iomix-bytes", "8M"],
+        &["--seek", "1", "--seek-size", "4M"],
+        &["--copy-file", "1", "--copy-file-bytes", "128M"],
+        &["--dentry", "1", "--dentries", "256"],
+        &["--rename", "1"],
+        &["--link", "1"],
+        &["--dir", "1", "--dir-dirs", "256"],
+    ];
+    for stressor in stressors {
+        run(Command::new("stress-ng")
+            .args(["--verify", "--timeout", "2s", "--temp-path"])
+            .arg(stage.path("tmp/stress"))
+            .args(stressor));
+    }
+    assert_eq!(fs::read_dir(stage.path("tmp/stress")).unwrap().count(), 0);
+}

@@ -22,6 +22,8 @@ pub(crate) struct Stage {
     dir: TempDir,
     server: Option<Child>,
     options: Vec<&'static str>,
+    /// How many layers lie frozen between the lowest and the writable one.
+    frozen: usize,
 }
 
 impl Stage {
@@ -51,6 +53,7 @@ impl Stage {
             dir,
             server: None,
             options: vec!["--no-disk-sync"],
+            frozen: 0,
         };
         stage.mount();
         stage
@@ -66,6 +69,22 @@ impl Stage {
     /// Unmounts in peace and mounts again.
     pub(crate) fn remount(&mut self) {
         self.remount_with(&[]);
+    }
+
+    /// Unmounts in peace, freezes the writable layer and mounts again with a new one.
+    pub(crate) fn freeze(&mut self) {
+        self.stop();
+        self.frozen += 1;
+        self.mount();
+    }
+
+    /// Unmounts in peace and mounts again with the lowest `frozen` frozen layers alone, and a new
+    /// writable one.
+    pub(crate) fn reset(&mut self, frozen: usize) {
+        self.stop();
+        self.frozen = frozen;
+        std::fs::remove_dir_all(self.dir.path().join(layer_name(frozen))).unwrap();
+        self.mount();
     }
 
     /// Kills the server and mounts again.
@@ -101,7 +120,9 @@ impl Stage {
         let device = |path: &Path| path.metadata().map(|meta| meta.dev()).ok();
         let before = device(&self.root());
         let mut server = Command::new(env!("CARGO_BIN_EXE_pyro-rootfs"))
-            .args(["mount", "--layer", "index", "data", "--writable", "top"])
+            .args(["mount", "--layer", "index", "data"])
+            .args((0..self.frozen).flat_map(|i| ["--frozen".to_owned(), layer_name(i)]))
+            .args(["--writable", &layer_name(self.frozen)])
             .args(&self.options)
             .arg("mnt")
             .current_dir(self.dir.path())
@@ -144,6 +165,14 @@ impl Drop for Stage {
             let _ = server.wait();
             let _ = unmount(&self.root());
         }
+    }
+}
+
+/// Directory of the layer number `place` above the lowest.
+fn layer_name(place: usize) -> String {
+    match place {
+        0 => "top".to_owned(),
+        place => format!("top{place}"),
     }
 }
 

@@ -11,7 +11,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::device::{GuestMemory, VirtioDevice};
-use super::host::{DeviceHost, DeviceThread};
+use super::host::{DeviceHost, DeviceThread, Hosted};
 use super::mmio::MmioTransport;
 use crate::layout::Slot;
 
@@ -160,6 +160,7 @@ pub(crate) fn wait_for<T>(mut get: impl FnMut() -> Option<T>) -> T {
 /// A device in its slot, with its thread, and a driver at its registers.
 pub(crate) struct Driver {
     pub(crate) transport: MmioTransport,
+    host: DeviceHost,
     thread: Option<DeviceThread>,
 }
 
@@ -167,9 +168,11 @@ impl Driver {
     pub(crate) fn new(device: Box<dyn VirtioDevice>, memory: &GuestMemory) -> Self {
         let host = DeviceHost::new().unwrap();
         let thread = DeviceThread::start("test", host.clone(), Vec::new()).unwrap();
-        let transport = MmioTransport::new(Slot::Root, device, memory.clone(), host).unwrap();
+        let transport =
+            MmioTransport::new(Slot::Root, device, memory.clone(), host.clone()).unwrap();
         Self {
             transport,
+            host,
             thread: Some(thread),
         }
     }
@@ -210,6 +213,14 @@ impl Driver {
             self.write(offset + 4, (address >> 32) as u32);
         }
         self.write(0x044, 1);
+    }
+
+    /// Does something with the device while it has no thread.
+    pub(crate) fn while_parked(&mut self, act: impl FnOnce(&mut Hosted)) {
+        let mut parked = self.thread.take().expect("it runs").park();
+        act(&mut parked[0]);
+        let thread = DeviceThread::start("test", self.host.clone(), parked);
+        self.thread = Some(thread.unwrap());
     }
 
     pub(crate) fn kick(&mut self, queue: u32) {

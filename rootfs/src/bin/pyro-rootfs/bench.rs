@@ -33,27 +33,31 @@ pub(crate) fn run(dir: &Path, files: u64, bytes: u64) -> Result<()> {
     let last = fill(&mut tree, files, bytes / files.max(1))?;
     tree.sync().context("cannot sync")?;
     say("make the stack", start.elapsed());
-    let mut clean = Vec::new();
-    let mut dirty = Vec::new();
-    for round in 0..ROUNDS {
+    let (mut made, mut clean, mut dirty) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..2 * ROUNDS {
+        // A layer that was in use for a while.
+        write(&mut tree, last, b"synced")?;
+        tree.sync().context("cannot sync")?;
         if round % 2 == 1 {
             write(&mut tree, last, b"dirty")?;
         }
         let start = Instant::now();
         let layer = store.create()?;
+        made.push(start.elapsed());
         stack = stack.frozen_under(layer.id());
+        let start = Instant::now();
         tree.freeze(layer.dir()?)?;
-        layer.keep();
-        let took = start.elapsed();
         if round % 2 == 1 {
             &mut dirty
         } else {
             &mut clean
         }
-        .push(took);
+        .push(start.elapsed());
+        layer.keep();
     }
-    median("freeze, nothing dirty", clean);
-    median("freeze, one file of 4 KiB dirty", dirty);
+    median("make a layer (one fsync of a directory)", made);
+    median("freeze into it, nothing dirty", clean);
+    median("freeze into it, one file of 4 KiB dirty", dirty);
     drop(tree);
     let start = Instant::now();
     let tree = Tree::open(store.stack(vec![packed.files()?], &stack)?)?;
@@ -67,7 +71,7 @@ pub(crate) fn run(dir: &Path, files: u64, bytes: u64) -> Result<()> {
         layer.keep();
         branches.push(start.elapsed());
     }
-    median("drop or branch", branches);
+    median("drop or branch (making a layer)", branches);
     changes(dir, &store, &packed)
 }
 

@@ -209,7 +209,11 @@ impl Journal {
     }
 
     /// What the layer above calls this one and all beneath it, as long as nothing is appended.
+    /// One without records changes nothing and is not noticed, so it need not be on the disk.
     pub(super) fn id(&self) -> JournalId {
+        if self.is_new() {
+            return self.stack_id;
+        }
         let mut hash = Sha256::new();
         hash.update(b"pyro frozen layer");
         hash.update(self.stack_id);
@@ -288,7 +292,7 @@ impl Journal {
 
     /// Whether all of it is on the disk.
     pub(super) fn is_synced(&self) -> bool {
-        self.synced == self.end
+        self.is_new() || self.synced == self.end
     }
 
     /// Makes the disk have what was read, before something is written that relies on it.
@@ -343,6 +347,9 @@ impl Journal {
 
     /// Waits until all of it is on the disk, and its name in `dir`.
     pub(super) fn sync(&mut self, dir: impl AsFd) -> io::Result<()> {
+        if self.is_new() {
+            return Ok(());
+        }
         if !self.is_synced() {
             self.sync_file()?;
         }

@@ -189,6 +189,34 @@ fn a_device_that_was_reset_serves_the_same_tree() {
 }
 
 #[test]
+fn a_guest_goes_on_over_a_freeze_and_a_sync() {
+    let memory = memory();
+    let mut guest = Guest::new(&memory);
+    guest.init();
+    let node = guest.lookup(b"hello\0").unwrap();
+    guest.write(node, 0, b"1111");
+    let top = tempfile::tempdir().unwrap();
+    let directory = || OwnedFd::from(std::fs::File::open(top.path()).unwrap());
+    guest.driver.while_parked(|root| {
+        assert_eq!(root.slot(), crate::layout::Slot::Root);
+        root.flush().unwrap();
+        root.freeze(directory()).unwrap();
+        // The answer was lost: asking again changes nothing.
+        root.freeze(directory()).unwrap();
+    });
+    guest.write(node, 4, b"2222");
+    assert_eq!(guest.read(node, 0, 8).1, b"11112222");
+    assert_eq!(top.path().join("content").read_dir().unwrap().count(), 1);
+    // A directory that is no good is refused, and the guest goes on.
+    guest.driver.while_parked(|root| {
+        let file = OwnedFd::from(tempfile::tempfile().unwrap());
+        root.freeze(file).unwrap_err();
+    });
+    guest.write(node, 8, b"3333");
+    assert_eq!(guest.read(node, 0, 12).1, b"111122223333");
+}
+
+#[test]
 fn requests_without_reply_are_used_with_length_zero() {
     let memory = memory();
     let mut guest = Guest::new(&memory);
