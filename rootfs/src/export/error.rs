@@ -8,12 +8,6 @@ use rustix::io::Errno;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// The path names nothing.
-    #[error("{path:?} does not exist in the workspace")]
-    NotFound {
-        /// The path.
-        path: String,
-    },
     /// What the path names cannot be exported.
     #[error("{path:?}: {reason}")]
     Unsupported {
@@ -57,6 +51,32 @@ pub enum ExportError {
 }
 
 impl ExportError {
+    /// A stable code in snake case.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unsupported { .. } => "export_unsupported",
+            Self::Exists { .. } => "output_exists",
+            Self::TooLarge { .. } => "export_too_large",
+            Self::Read { .. } => "export_read_failed",
+            Self::Write { .. } => "export_write_failed",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unsupported { .. } => "export a file or directory, to a path that ends in a name",
+            Self::Exists { .. } => "choose another output, or replace it with --force",
+            Self::TooLarge { .. } => "export a smaller part, or ask for a larger image",
+            Self::Read { .. } => "check the workspace's layers",
+            Self::Write { .. } => {
+                "check that the output's directory is there, may be written, and has room"
+            }
+        }
+    }
+
     pub(super) fn read(path: &[u8]) -> impl FnOnce(Errno) -> Self {
         let path = shown(path);
         move |errno| Self::Read {

@@ -154,7 +154,8 @@ pub(super) fn read_data<E>(
         Content::File { file } => (file, 0, attr.size),
         Content::Packed { file, offset, len } => (file, offset, len.min(attr.size)),
     };
-    let mut buffer = vec![0; CHUNK];
+    let most = usize::try_from(stored).map_or(CHUNK, |stored| stored.min(CHUNK));
+    let mut buffer = vec![0; most];
     let mut at = 0;
     while at < stored {
         if let Some(data) = next_data(file, base, at, stored) {

@@ -64,6 +64,36 @@ pub enum ImportError {
 }
 
 impl ImportError {
+    /// A stable code in snake case.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Member { .. } => "seed_member_refused",
+            Self::TooLarge { .. } => "seed_too_large",
+            Self::NoSpace { .. } => "no_space",
+            Self::Seed { .. } | Self::Kind { .. } => "seed_unreadable",
+            Self::Archive(_) => "seed_archive_damaged",
+            Self::Store { .. } => "seed_not_stored",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Member { .. } => {
+                "take it out of the seed, or make it a file, a directory or a link that stays inside"
+            }
+            Self::TooLarge { .. } => "seed a smaller part, or leave files behind with .gitignore",
+            Self::NoSpace { .. } => "make room on the host's disk, or raise the workspace's quota",
+            Self::Seed { .. } | Self::Kind { .. } => {
+                "name a directory, or a .tar, .tar.gz or .tgz file, that may be read"
+            }
+            Self::Archive(_) => "check the archive with tar -t, and make it again",
+            Self::Store { .. } => "check the workspace's layers, and the host's disk",
+        }
+    }
+
     pub(super) fn member(path: &[u8], reason: &'static str) -> Self {
         Self::Member {
             member: shown(path),
