@@ -5,10 +5,12 @@
 
 use std::io;
 
-use pyro_agent_protocol::{Decoder, ErrorCode, Event, Frame, FrameError, Request, encode_message};
-use serde::Serialize;
+use pyro_agent_protocol::{
+    Decoder, ErrorCode, Event, FileEvent, Frame, FrameError, Request, encode_message,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
 
 use crate::machine::guest::Guest;
 
@@ -85,17 +87,6 @@ impl Conversation {
             }
         }
     }
-
-    /// Sends a further message.
-    pub(crate) async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), AgentError> {
-        let bytes = encode_message(message).map_err(AgentError::TooLong)?;
-        self.stream.write_all(&bytes).await.map_err(AgentError::Lost)
-    }
-
-    /// Sends bytes as they are, which must be whole frames.
-    pub(crate) async fn send_frames(&mut self, frames: &[u8]) -> Result<(), AgentError> {
-        self.stream.write_all(frames).await.map_err(AgentError::Lost)
-    }
 }
 
 /// An operation that is answered with [`Event::Done`].
@@ -126,4 +117,61 @@ pub(crate) async fn power_off(guest: &Guest) -> Result<(), AgentError> {
 /// Asks the guest to write everything out.
 pub(crate) async fn sync(guest: &Guest) -> Result<(), AgentError> {
     simple(guest, &Request::Sync).await
+}
+
+/// Sends frames as they come and waits for the one answer, which may come before all are sent.
+/// When the frames end without an answer, it is waited for.
+pub(crate) async fn transact(
+    guest: &Guest,
+    request: &Request,
+    mut frames: mpsc::Receiver<Vec<u8>>,
+) -> Result<FileEvent, AgentError> {
+    let mut conversation = Conversation::begin(guest, request).await?;
+    let mut unsent: Vec<u8> = Vec::new();
+    let mut sent = 0;
+    let mut more = true;
+    loop {
+        let Conversation {
+            stream,
+            decoder,
+            received,
+            ..
+        } = &mut conversation;
+        let mut rest = &received[..];
+        let answer = decoder.decode(&mut rest).map_err(AgentError::Protocol)?;
+        *received = rest.to_vec();
+        if let Some(frame) = answer {
+            return match frame.message::<FileEvent>().map_err(AgentError::Protocol)? {
+                FileEvent::Failed { code, message } => Err(refused(code, &message)),
+                event => Ok(event),
+            };
+        }
+        let (mut reader, mut writer) = stream.split();
+        tokio::select! {
+            read = reader.read_buf(received) => {
+                if read.map_err(AgentError::Lost)? == 0 {
+                    return Err(AgentError::Lost(io::ErrorKind::UnexpectedEof.into()));
+                }
+            }
+            written = writer.write(&unsent[sent..]), if sent < unsent.len() => {
+                match written {
+                    Ok(n) => sent += n,
+                    // The answer says why it takes no more.
+                    Err(_) => {
+                        unsent.clear();
+                        sent = 0;
+                        more = false;
+                        frames.close();
+                    }
+                }
+            }
+            frame = frames.recv(), if more && sent == unsent.len() => match frame {
+                Some(frame) => {
+                    unsent = frame;
+                    sent = 0;
+                }
+                None => more = false,
+            },
+        }
+    }
 }

@@ -236,6 +236,8 @@ codes! {
     SnapshotNotFound = "snapshot_not_found",
     /// The workspace has a snapshot of this name.
     SnapshotExists = "snapshot_exists",
+    /// The workspace has as many snapshots as it may.
+    TooManySnapshots = "too_many_snapshots",
     /// `baseline` can be neither made nor deleted.
     SnapshotReserved = "snapshot_reserved",
     /// The workspace's disk is damaged.
@@ -290,6 +292,7 @@ impl Code {
             | Self::TooManyWorkspaces
             | Self::ContentChanged
             | Self::OutputExists
+            | Self::TooManySnapshots
             | Self::SnapshotExists => Kind::Conflict,
             Self::FileKind
             | Self::PathEscapes

@@ -15,17 +15,21 @@
 
 mod create;
 mod delete;
+mod diff;
 mod disk;
 mod exec;
 mod files;
 mod launcher;
 mod life;
 mod occupancy;
+mod patches;
+mod push;
 mod reap;
 mod reconcile;
 mod run;
 mod slot;
 mod snapshots;
+mod stack;
 mod transfer;
 mod update;
 
@@ -34,7 +38,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use jiff::Timestamp;
-use pyro_client::types::{Health, UnreadableRecord, Workspace, WorkspaceList, WorkspaceState};
+use pyro_client::types::{Health, WORKSPACE_ROOT, UnreadableRecord, Workspace, WorkspaceList, WorkspaceState};
 use tokio::sync::{Notify, watch};
 
 pub use exec::ExecStream;
@@ -80,6 +84,8 @@ pub struct Engine {
     index: RwLock<Index>,
     occupancy: Arc<Occupancy>,
     launcher: Launcher,
+    /// Where a workspace's files are in its guest: [`WORKSPACE_ROOT`], but for tests.
+    root: String,
     /// Wakes the reaper.
     reap: Notify,
     started_at: Timestamp,
@@ -101,10 +107,15 @@ impl Engine {
     /// [`Code::StateLocked`] when another daemon has it; [`Code::StateUnwritable`]. Records that
     /// cannot be read are no error; [`Engine::list`] reports them.
     pub async fn open(paths: Paths, options: Options) -> Result<Arc<Self>> {
-        Self::open_with(paths, options, Launcher::Monitor).await
+        Self::open_with(paths, options, Launcher::Monitor, WORKSPACE_ROOT.to_string()).await
     }
 
-    async fn open_with(paths: Paths, options: Options, launcher: Launcher) -> Result<Arc<Self>> {
+    async fn open_with(
+        paths: Paths,
+        options: Options,
+        launcher: Launcher,
+        root: String,
+    ) -> Result<Arc<Self>> {
         let folder = paths.state.clone();
         let (state, found) = blocking(move || {
             let state = StateDir::open(&folder)?;
@@ -139,6 +150,7 @@ impl Engine {
             index: RwLock::new(Index { slots, unreadable }),
             occupancy: Occupancy::new(),
             launcher,
+            root,
             reap: Notify::new(),
             started_at: Timestamp::now(),
         });
@@ -290,3 +302,6 @@ fn not_built_yet(what: &str) -> Error {
         "wait for a later version",
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,39 +17,16 @@ impl Engine {
     /// Takes workspaces away when their time is up, for as long as it is polled. A workspace in
     /// which something is going on is never expired.
     pub async fn maintain(self: Arc<Self>) -> Infallible {
-        let mut failed: HashMap<WorkspaceId, Timestamp> = HashMap::new();
+        let mut failed = HashMap::new();
         loop {
             // Before looking: what changes meanwhile wakes us at once.
             let changed = self.reap.notified();
             let now = Timestamp::now();
-            let mut next: Option<Timestamp> = None;
-            let mut expired = Vec::new();
-            for slot in self.slots() {
-                let Some(at) = slot.reap_at(now) else {
-                    continue;
-                };
-                let at = failed.get(slot.id()).map_or(at, |again| at.max(*again));
-                if at <= now {
-                    expired.push(slot);
-                } else {
-                    next = Some(next.map_or(at, |next| next.min(at)));
-                }
-            }
-            failed.retain(|_, again| *again > now);
-            if !expired.is_empty() {
-                for slot in expired {
-                    tracing::info!(workspace = %slot.id(), "its time to live is over");
-                    if let Err(error) = self.remove(&slot).await {
-                        tracing::error!(workspace = %slot.id(), %error, "cannot reap");
-                        failed.insert(slot.id().clone(), Timestamp::now() + AGAIN);
-                    }
-                }
-                continue;
-            }
-            match next {
+            match self.reap_expired(now, &mut failed).await {
                 None => changed.await,
                 Some(at) => {
-                    let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+                    let wait = at.duration_since(Timestamp::now());
+                    let wait = Duration::try_from(wait).unwrap_or_default();
                     tokio::select! {
                         () = changed => {}
                         () = tokio::time::sleep(wait) => {}
@@ -57,5 +34,33 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Takes away what is expired at `now`; gives when the next is to be looked for. `failed`
+    /// has what could not be taken away and when it is tried again.
+    pub(super) async fn reap_expired(
+        self: &Arc<Self>,
+        now: Timestamp,
+        failed: &mut HashMap<WorkspaceId, Timestamp>,
+    ) -> Option<Timestamp> {
+        failed.retain(|_, again| *again > now);
+        let mut next: Option<Timestamp> = None;
+        for slot in self.slots() {
+            let Some(expires) = slot.reap_at(now) else {
+                continue;
+            };
+            let mut at = failed.get(slot.id()).map_or(expires, |again| expires.max(*again));
+            if at <= now {
+                tracing::info!(workspace = %slot.id(), "its time to live is over");
+                let Err(error) = self.remove(&slot).await else {
+                    continue;
+                };
+                tracing::error!(workspace = %slot.id(), %error, "cannot reap");
+                at = now + AGAIN;
+                failed.insert(slot.id().clone(), at);
+            }
+            next = Some(next.map_or(at, |next| next.min(at)));
+        }
+        next
     }
 }

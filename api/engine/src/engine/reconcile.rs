@@ -66,7 +66,11 @@ impl Engine {
                 match self.adopt(&slot.vm_folder(), process).await {
                     Ok(guest) => {
                         tracing::info!(workspace = %slot.id(), monitor = guest.pid(), "adopted");
-                        self.take_in(slot, guest, self.occupancy.enter());
+                        self.take_in(slot, Arc::clone(&guest), self.occupancy.enter());
+                        if let Err(error) = self.finish_freeze(slot, &guest).await {
+                            // The next snapshot tries again.
+                            tracing::warn!(workspace = %slot.id(), %error, "cannot freeze");
+                        }
                         return self.reattach(slot).await;
                     }
                     // Settling ends it.

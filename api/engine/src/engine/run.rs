@@ -1,12 +1,28 @@
 //! One command in a VM of its own, as events.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pyro_client::types::{RunEvent, RunRequest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use pyro_client::types::{
+    ApiError, CAPTURE_BYTES, ExecState, NetworkPolicy, RunEvent, RunRequest, RunResult,
+};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
-use super::{Engine, not_built_yet};
-use crate::error::Result;
+use super::exec::Ends;
+use super::{Engine, blocking};
+use crate::environments::{self, Opened};
+use crate::error::{Code, Error, Result};
+use crate::exec::Streams;
+use crate::limits::Wanted;
+use crate::oneshot::{self, CommandEnd, Prepared, Report, Request, Run};
+
+/// Events that wait for whoever takes them.
+const EVENTS: usize = 8;
+/// Bytes of output between the guest and us.
+const CHUNK: usize = 64 * 1024;
 
 /// A run's events as they come: `started` first unless it fails before, `ended` or `failed` last.
 ///
@@ -24,10 +40,163 @@ impl RunStream {
 }
 
 impl Engine {
-    /// Boots a VM for one command and leaves nothing behind. What can be known before anything is
-    /// made is checked before it answers.
+    /// Boots a VM for one command and leaves nothing behind, a missing environment pulled before.
+    /// What can be known before anything is made is checked before it answers.
+    ///
+    /// # Errors
+    /// Those of limits, the command, the environment's name, and a host that cannot run guests.
     pub async fn run(self: &Arc<Self>, request: RunRequest) -> Result<RunStream> {
-        let _ = request;
-        Err(not_built_yet("run"))
+        if request.network != NetworkPolicy::Off {
+            return Err(Error::new(
+                Code::NetworkUnavailable,
+                "guests have no network yet",
+                "leave --network at `off`",
+            ));
+        }
+        let recipe = environments::recipe(&request.environment)?;
+        let prepared = oneshot::prepare(
+            &self.paths,
+            Request {
+                argv: request.command.clone(),
+                env: BTreeMap::new(),
+                wanted: Wanted {
+                    vcpu_count: request.vcpu_count,
+                    memory_mib: request.mem_mib,
+                    timeout_seconds: request.timeout_seconds,
+                    ttl_seconds: request.ttl_seconds,
+                },
+                debug_console: self.options.debug_console,
+            },
+        )
+        .await?;
+        let (sender, events) = mpsc::channel(EVENTS);
+        let engine = Arc::clone(self);
+        tokio::spawn(async move {
+            let _occupied = engine.occupancy.enter();
+            let paths = engine.paths.clone();
+            let opened = blocking(move || match environments::open_installed(&paths, recipe)? {
+                Some(opened) => Ok(opened),
+                None => {
+                    let store = environments::store(&paths);
+                    pyro_images::pull(&store, recipe, &mut pyro_images::Quiet)?;
+                    environments::open_installed(&paths, recipe)?.ok_or_else(|| {
+                        Error::new(
+                            Code::EnvironmentGone,
+                            "the environment is gone again after its pull",
+                            "try again; is a prune running?",
+                        )
+                    })
+                }
+            });
+            let ended = match opened.await {
+                Ok(opened) => follow(prepared, opened, request, &sender).await,
+                Err(error) => Err(error),
+            };
+            let event = match ended {
+                Ok(Some(result)) => RunEvent::Ended {
+                    result: Box::new(result),
+                },
+                // Nobody listens any more.
+                Ok(None) => return,
+                Err(error) => RunEvent::Failed {
+                    error: error.to_api(),
+                },
+            };
+            let _ = sender.send(event).await;
+        });
+        Ok(RunStream { events })
+    }
+}
+
+/// Runs it to its end; `None` when nobody listened to the end.
+async fn follow(
+    prepared: Prepared,
+    opened: Opened,
+    request: RunRequest,
+    sender: &mpsc::Sender<RunEvent>,
+) -> Result<Option<RunResult>> {
+    let (stdout, mut from_stdout) = tokio::io::duplex(CHUNK);
+    let (stderr, mut from_stderr) = tokio::io::duplex(CHUNK);
+    let streams = Streams {
+        stdin: None::<tokio::io::Empty>,
+        stdout,
+        stderr,
+    };
+    let (ready, started) = tokio::sync::oneshot::channel();
+    let running = prepared.run(opened.artefacts, streams, sender.closed(), move |told| {
+        // The other end lives as long as this.
+        let _ = ready.send(RunEvent::Started {
+            kernel_release: told.kernel_release.clone(),
+            boot_ms: told.boot.as_secs_f64() * 1e3,
+        });
+    });
+    let output = async {
+        if let Ok(event) = started.await {
+            let _ = sender.send(event).await;
+        }
+        tokio::join!(
+            relay(&mut from_stdout, sender, |data| RunEvent::Stdout { data }),
+            relay(&mut from_stderr, sender, |data| RunEvent::Stderr { data }),
+        )
+    };
+    let (ran, (stdout, stderr)) = tokio::join!(running, output);
+    match ran? {
+        Run::Finished(report) => Ok(Some(result(request, report, &stdout, &stderr))),
+        Run::Interrupted(()) | Run::OutputClosed(_) => Ok(None),
+    }
+}
+
+/// Passes output on as it comes, and keeps the ends of it.
+async fn relay(
+    from: &mut (impl AsyncRead + Unpin),
+    sender: &mpsc::Sender<RunEvent>,
+    event: impl Fn(String) -> RunEvent,
+) -> Ends {
+    let mut ends = Ends::new(CAPTURE_BYTES);
+    let mut chunk = vec![0; CHUNK];
+    while let Ok(n @ 1..) = from.read(&mut chunk).await {
+        ends.push(&chunk[..n]);
+        // Whoever does not listen any more is noticed by the run itself.
+        let _ = sender.send(event(BASE64.encode(&chunk[..n]))).await;
+    }
+    ends
+}
+
+fn result(request: RunRequest, report: Report, stdout: &Ends, stderr: &Ends) -> RunResult {
+    let (state, signal, failure) = match &report.end {
+        CommandEnd::Exited(_) => (ExecState::Exited, None, None),
+        CommandEnd::Signalled(signal) => (ExecState::Signalled, Some(*signal), None),
+        CommandEnd::TimedOut => (ExecState::TimedOut, None, None),
+        CommandEnd::NotFound(message) => {
+            (ExecState::NotStarted, None, Some((Code::CommandNotFound, message)))
+        }
+        CommandEnd::NotExecutable(message) => {
+            (ExecState::NotStarted, None, Some((Code::CommandNotExecutable, message)))
+        }
+    };
+    let error = failure.map(|(code, message)| ApiError {
+        code: code.as_str().to_string(),
+        message: message.clone(),
+        remedy: "check the command; `sh -c` runs a line of shell".to_string(),
+        detail: None,
+    });
+    RunResult {
+        environment: request.environment,
+        command: request.command,
+        state,
+        exit_code: report.end.exit_code(),
+        signal,
+        timed_out: report.end == CommandEnd::TimedOut,
+        stdout: stdout.text(),
+        stderr: stderr.text(),
+        stdout_truncated: stdout.truncated(),
+        stderr_truncated: stderr.truncated(),
+        vcpu_count: request.vcpu_count,
+        mem_mib: request.mem_mib,
+        kernel_release: report.kernel_release,
+        boot_ms: report.boot.as_secs_f64() * 1e3,
+        command_ms: report.command.as_secs_f64() * 1e3,
+        total_ms: report.total.as_secs_f64() * 1e3,
+        error,
     }
 }

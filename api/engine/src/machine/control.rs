@@ -4,10 +4,14 @@
 //! last event, how the VM ended, can be waited for by anybody at any time with
 //! [`Control::ended`]. The monitor's messages are bounded like everybody's.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use pyro_vmm::control::{Event, ExitReason, MAX_MESSAGE, Message, Reply, Request};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
@@ -66,6 +70,28 @@ impl Control {
         self.writer.write_all(&bytes).await
     }
 
+    /// Sends one request with a descriptor and waits for its reply. `None` when the monitor has
+    /// gone.
+    pub async fn ask_with(&mut self, request: &Request, descriptor: OwnedFd) -> Option<Reply> {
+        let body = serde_json::to_vec(request).ok()?;
+        let length = u32::try_from(body.len()).ok()?;
+        let bytes = [&length.to_le_bytes()[..], &body].concat();
+        // The descriptor goes with the first bytes of the frame.
+        let sent = loop {
+            self.writer.writable().await.ok()?;
+            let stream: &UnixStream = self.writer.as_ref();
+            let result = stream.try_io(Interest::WRITABLE, || {
+                send_with(stream, &bytes, descriptor.as_fd())
+            });
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => break result.ok()?,
+            }
+        };
+        self.writer.write_all(&bytes[sent..]).await.ok()?;
+        self.replies.recv().await
+    }
+
     /// Waits until the VM has ended, and says how. Can be called by several, and again.
     pub fn ended(&self) -> impl Future<Output = Ended> + use<> {
         let mut ended = self.ended.clone();
@@ -77,6 +103,17 @@ impl Control {
             end.unwrap_or(Ended::Silently)
         }
     }
+}
+
+fn send_with(stream: impl AsFd, bytes: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor];
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::Error::other("no room for a descriptor"));
+    }
+    let parts = [IoSlice::new(bytes)];
+    Ok(sendmsg(stream, &parts, &mut control, SendFlags::NOSIGNAL)?)
 }
 
 /// Reads until the last word, the socket's end or nonsense.

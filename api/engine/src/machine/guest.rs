@@ -38,6 +38,8 @@ use crate::run_dir::{private_folder, unwritable};
 
 /// How long the last word of a monitor that has ended may take to be read.
 const LAST_WORD: Duration = Duration::from_secs(1);
+/// How long the host's disk may take to take all that a guest wrote.
+const DISK_DEADLINE: Duration = Duration::from_secs(120);
 /// Most bytes of a monitor's log that are looked at: the last ones.
 const LOG_TAIL: u64 = 64 << 10;
 
@@ -272,6 +274,34 @@ impl Guest {
         tokio::time::timeout(patience, control.ask(request)).await.ok()?
     }
 
+    /// Makes durable what the file server of the guest's root holds.
+    pub(crate) async fn sync_root(&self) -> Result<()> {
+        if self.control.is_none() {
+            return Ok(());
+        }
+        done(self.ask(&Request::Sync, DISK_DEADLINE).await, "write the disk out")
+    }
+
+    /// Freezes the layer that takes the writes, and goes on in the empty one of `directory`.
+    ///
+    /// # Errors
+    /// [`Frozen::No`] when all is as before; [`Frozen::Unknown`] when the monitor did not say.
+    pub(crate) async fn freeze(&self, directory: OwnedFd) -> std::result::Result<(), Frozen> {
+        let Some(control) = &self.control else {
+            return Ok(());
+        };
+        let mut control = control.lock().await;
+        let asked = control.ask_with(&Request::Freeze, directory);
+        match tokio::time::timeout(DISK_DEADLINE, asked).await {
+            Ok(Some(Reply::Ok)) => Ok(()),
+            Ok(reply @ Some(_)) => match done(reply, "freeze the disk") {
+                Ok(()) => Ok(()),
+                Err(error) => Err(Frozen::No(error)),
+            },
+            Ok(None) | Err(_) => Err(Frozen::Unknown(unanswered("freeze the disk"))),
+        }
+    }
+
     /// The end of the guest's console, as far as the monitor still answers.
     pub(crate) async fn console(&self) -> String {
         match self.ask(&Request::Console, ANSWER_DEADLINE).await {
@@ -306,6 +336,38 @@ impl Guest {
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
+}
+
+/// Why a freeze is not known to have happened.
+#[derive(Debug)]
+pub(crate) enum Frozen {
+    /// It has not.
+    No(Error),
+    /// It may have.
+    Unknown(Error),
+}
+
+fn done(reply: Option<Reply>, what: &str) -> Result<()> {
+    match reply {
+        Some(Reply::Ok) => Ok(()),
+        Some(Reply::Error { message, .. }) => Err(Error::new(
+            Code::MonitorFailed,
+            format!(
+                "the VM's monitor could not {what}: {}",
+                crate::exec::printable(&message)
+            ),
+            "check the space and the health of the state directory's disk, then try again",
+        )),
+        _ => Err(unanswered(what)),
+    }
+}
+
+fn unanswered(what: &str) -> Error {
+    Error::new(
+        Code::MonitorFailed,
+        format!("the VM's monitor did not answer when it was to {what}"),
+        "try again; when it happens again, stop and start the workspace",
+    )
 }
 
 /// The reason for a workspace whose guest ended by itself.

@@ -41,7 +41,7 @@ impl Identity {
 #[derive(Debug)]
 pub(crate) struct Process {
     identity: Identity,
-    pidfd: AsyncFd<OwnedFd>,
+    pidfd: OwnedFd,
 }
 
 impl Process {
@@ -55,7 +55,6 @@ impl Process {
         if Identity::of(identity.pid) != Some(identity) {
             return Ok(None);
         }
-        let pidfd = watch(pidfd)?;
         Ok(Some(Self { identity, pidfd }))
     }
 
@@ -67,14 +66,16 @@ impl Process {
     pub(crate) async fn ended(&self) {
         // An error means that it cannot be watched; then it is taken for gone rather than
         // waited for for ever.
-        let _ = self.pidfd.readable().await;
+        if let Ok(watched) = self.pidfd.try_clone().and_then(watch) {
+            let _ = watched.readable().await;
+        }
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let _ = waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options);
+        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), options);
     }
 
     /// Kills it. No error when it has ended.
     pub(crate) fn kill(&self) {
-        let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 }
 

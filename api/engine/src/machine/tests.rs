@@ -129,7 +129,7 @@ async fn the_monitor_gets_a_configuration_whose_descriptors_are_open() {
         .expect_err("it ended");
     machine.finish().await;
 
-    let config: config::Config =
+    let config: pyro_vmm::config::Config =
         serde_json::from_slice(&std::fs::read(copy).expect("read")).expect("a configuration");
     let open = std::fs::read_to_string(open).expect("read");
     let open: Vec<i32> = open

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 /// Keeps the first and the last half of what it is given, up to a bound, and counts all.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(in crate::engine) struct Ends {
     half: usize,
     head: Vec<u8>,
     tail: VecDeque<u8>,
@@ -13,7 +13,7 @@ pub(super) struct Ends {
 
 impl Ends {
     /// Keeps at most `limit` bytes.
-    pub(super) fn new(limit: u64) -> Self {
+    pub(in crate::engine) fn new(limit: u64) -> Self {
         Self {
             half: usize::try_from(limit / 2).unwrap_or(usize::MAX),
             head: Vec::new(),
@@ -23,7 +23,7 @@ impl Ends {
     }
 
     /// Takes the next bytes.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(in crate::engine) fn push(&mut self, bytes: &[u8]) {
         self.total = self.total.saturating_add(bytes.len() as u64);
         let (first, rest) = bytes.split_at(bytes.len().min(self.half - self.head.len()));
         self.head.extend_from_slice(first);
@@ -34,24 +34,24 @@ impl Ends {
     }
 
     /// Notes that this many bytes never came.
-    pub(super) fn skip(&mut self, bytes: u64) {
+    pub(in crate::engine) fn skip(&mut self, bytes: u64) {
         self.total = self.total.saturating_add(bytes);
         self.tail.clear();
     }
 
     /// Bytes that there were, kept or not.
-    pub(super) fn total(&self) -> u64 {
+    pub(in crate::engine) fn total(&self) -> u64 {
         self.total
     }
 
     /// Whether some are missing.
-    pub(super) fn truncated(&self) -> bool {
+    pub(in crate::engine) fn truncated(&self) -> bool {
         self.total > (self.head.len() + self.tail.len()) as u64
     }
 
     /// What is kept, as text. Characters that the cut went through are left out, other bytes that
     /// are not UTF-8 replaced.
-    pub(super) fn text(&self) -> String {
+    pub(in crate::engine) fn text(&self) -> String {
         let (a, b) = self.tail.as_slices();
         if !self.truncated() {
             return String::from_utf8_lossy(&[&self.head, a, b].concat()).into_owned();

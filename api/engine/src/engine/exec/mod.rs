@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pyro_agent_protocol as protocol;
 use pyro_client::types::{
-    ExecEvent, ExecRecord, ExecRequest, ExecState, WORKSPACE_ROOT, WorkspaceLogs,
+    ExecEvent, ExecRecord, ExecRequest, ExecState, WorkspaceLogs,
 };
 use tokio::sync::mpsc;
 
@@ -26,6 +26,7 @@ use crate::limits::MAX_SECONDS;
 use crate::oneshot::check_argv;
 use follow::{Follower, How, Listener};
 
+pub(super) use ends::Ends;
 pub(super) use running::Execs;
 
 /// Events that wait for whoever takes them; each holds at most 64 KiB of output.
@@ -85,7 +86,7 @@ impl Engine {
                 sequence,
                 workspace_id: slot.id().to_string(),
                 command: request.command.clone(),
-                cwd: absolute(&request.cwd),
+                cwd: engine.absolute(&request.cwd),
                 state: ExecState::Running,
                 exit_code: None,
                 signal: None,
@@ -119,7 +120,7 @@ impl Engine {
                     detached: request.detach,
                 }),
                 how: How::Start {
-                    exec: agents(&request, timeout),
+                    exec: engine.agents(&request, timeout),
                     timeout,
                 },
             };
@@ -230,6 +231,30 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// A path of the guest; relative ones start at `/workspace`.
+    pub(super) fn absolute(&self, path: &str) -> String {
+        let root = &self.root;
+        match path {
+            "" | "." => root.clone(),
+            path if path.starts_with('/') => path.to_string(),
+            path => format!("{root}/{path}"),
+        }
+    }
+
+    /// The request as the agent is told.
+    fn agents(&self, request: &ExecRequest, timeout: Duration) -> protocol::Exec {
+        protocol::Exec {
+            argv: request.command.clone(),
+            env: request.env.clone(),
+            cwd: Some(self.absolute(&request.cwd)),
+            user: None,
+            timeout_ms: Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+            stdin: false,
+        }
+    }
+}
+
 impl Slot {
     /// A command that has ended.
     async fn ended(self: &Arc<Self>, sequence: u64) -> Result<ExecRecord> {
@@ -281,27 +306,6 @@ fn check(request: &ExecRequest) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// A path of the guest; relative ones start at `/workspace`.
-fn absolute(path: &str) -> String {
-    match path {
-        "." => WORKSPACE_ROOT.to_string(),
-        path if path.starts_with('/') => path.to_string(),
-        path => format!("{WORKSPACE_ROOT}/{path}"),
-    }
-}
-
-/// The request as the agent is told.
-fn agents(request: &ExecRequest, timeout: Duration) -> protocol::Exec {
-    protocol::Exec {
-        argv: request.command.clone(),
-        env: request.env.clone(),
-        cwd: Some(absolute(&request.cwd)),
-        user: None,
-        timeout_ms: Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
-        stdin: false,
-    }
 }
 
 fn orphaned() -> Error {

@@ -1,0 +1,193 @@
+//! A workspace's disk, read on the host without the guest's help.
+//!
+//! A running guest has to write out what it holds first; its monitor does so as well. What
+//! programs of the guest write meanwhile is seen or not.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use pyro_client::types::{FileEntry, FileKind};
+use pyro_rootfs::export::ReadTree;
+use pyro_rootfs::tree::{
+    Attr, Content, Cookie, FileType, Ino, OpenError, ResolveError, StackReader,
+};
+use rustix::io::Errno;
+
+use super::create::{damaged, open_packed};
+use super::slot::Slot;
+use super::{Engine, blocking};
+use crate::environments;
+use crate::error::{Code, Error, Result};
+use crate::records::Record;
+
+/// Bytes of names and targets in one listing.
+const LISTING_BYTES: usize = 64 << 20;
+
+impl Engine {
+    /// The disk as it is now. The caller sees to it that the layers stay.
+    pub(super) async fn disk(&self, slot: &Arc<Slot>) -> Result<StackReader> {
+        if let Ok(guest) = slot.guest() {
+            super::snapshots::sync(&guest).await?;
+            guest.sync_root().await?;
+        }
+        let record = slot.record();
+        let (state, store) = (self.state.clone(), environments::store(&self.paths));
+        blocking(move || open(&state, &store, &record)).await
+    }
+}
+
+fn open(
+    state: &crate::records::state::StateDir,
+    store: &pyro_images::Store,
+    record: &Record,
+) -> Result<StackReader> {
+    let packed = open_packed(store, &record.environment)?;
+    let disk = &record.disk;
+    let deltas = disk
+        .frozen
+        .iter()
+        .chain(&disk.top)
+        .map(|id| state.layers().open(id))
+        .collect::<Result<Vec<_>>>()?;
+    StackReader::open(packed, &deltas).map_err(|error: OpenError| damaged().caused_by(error))
+}
+
+/// What a path leads to; relative ones start at `within`, which they may not leave.
+pub(super) fn resolve(disk: &StackReader, path: &str, within: &str) -> Result<Attr> {
+    disk.resolve(path.as_bytes(), within.as_bytes(), true)
+        .map_err(|error| unresolved(error, path, within))
+}
+
+fn unresolved(error: ResolveError, path: &str, within: &str) -> Error {
+    let (code, remedy) = match error {
+        ResolveError::NotFound => (Code::FileNotFound, "list the directory to see what there is"),
+        ResolveError::NotADirectory => (Code::FileKind, "list the directory to see what there is"),
+        ResolveError::Leaves => {
+            let message = format!("{path:?} leaves {within}");
+            return Error::new(Code::PathEscapes, message, "pass a path that stays inside");
+        }
+        ResolveError::Loop | ResolveError::Invalid => (Code::InvalidPath, "check the path"),
+        _ => return damaged().caused_by(error),
+    };
+    Error::new(code, format!("{path:?}: {error}"), remedy)
+}
+
+/// The error for layers that cannot be read.
+pub(super) fn unreadable(errno: Errno) -> Error {
+    damaged().caused_by(io::Error::from(errno))
+}
+
+/// What kind of thing an inode is.
+pub(super) fn kind(file_type: FileType) -> FileKind {
+    match file_type {
+        FileType::Regular => FileKind::File,
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        _ => FileKind::Other,
+    }
+}
+
+/// Up to `most` bytes of a regular file from `offset`. Blocks.
+pub(super) fn read(disk: &mut StackReader, attr: &Attr, offset: u64, most: u64) -> Result<Vec<u8>> {
+    let length = attr.size.saturating_sub(offset).min(most);
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    let filled = match disk.content(attr.ino).map_err(unreadable)? {
+        Content::Hole => Ok(()),
+        Content::File { file } => read_at(file, &mut bytes, offset),
+        Content::Packed {
+            file,
+            offset: start,
+            len,
+        } => {
+            let there = len.saturating_sub(offset).min(length);
+            let there = usize::try_from(there).unwrap_or(usize::MAX);
+            read_at(file, &mut bytes[..there], start.saturating_add(offset))
+        }
+    };
+    filled.map_err(|e| damaged().caused_by(e))?;
+    Ok(bytes)
+}
+
+/// Reads what there is; the rest stays zero, as a sparse file's end does.
+fn read_at(file: &std::fs::File, mut bytes: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.read_at(bytes, offset) {
+            Ok(0) => return Ok(()),
+            Ok(n) => {
+                bytes = &mut bytes[n..];
+                offset += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The entries of a directory, or the one entry of what is none, sorted by path; whether there
+/// are more than `most`. Blocks.
+pub(super) fn list(
+    disk: &StackReader,
+    attr: &Attr,
+    path: &str,
+    recursive: bool,
+    most: usize,
+) -> Result<(Vec<FileEntry>, bool)> {
+    if attr.file_type != FileType::Directory {
+        return Ok((vec![entry(disk, attr, path.to_string())?], false));
+    }
+    let mut entries = Vec::new();
+    let mut bytes = 0;
+    // Directories whose entries are still to come, the next one last.
+    let mut stack = vec![children(disk, attr.ino, path)?];
+    while let Some(level) = stack.last_mut() {
+        let Some((ino, path)) = level.pop() else {
+            stack.pop();
+            continue;
+        };
+        let attr = disk.attr(ino).map_err(unreadable)?;
+        bytes += path.len();
+        if entries.len() == most || bytes > LISTING_BYTES {
+            return Ok((entries, true));
+        }
+        if recursive && attr.file_type == FileType::Directory {
+            stack.push(children(disk, ino, &path)?);
+        }
+        entries.push(entry(disk, &attr, path)?);
+    }
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok((entries, false))
+}
+
+/// What is in a directory, the first name last.
+fn children(disk: &StackReader, dir: Ino, path: &str) -> Result<Vec<(Ino, String)>> {
+    let mut children = Vec::new();
+    disk.read_dir(dir, Cookie::DOT_DOT, &mut |entry| {
+        let name = String::from_utf8_lossy(entry.name);
+        children.push((entry.ino, format!("{}/{name}", path.trim_end_matches('/'))));
+        ControlFlow::Continue(())
+    })
+    .map_err(unreadable)?;
+    children.sort_by(|a, b| b.1.cmp(&a.1));
+    Ok(children)
+}
+
+fn entry(disk: &StackReader, attr: &Attr, path: String) -> Result<FileEntry> {
+    let kind = kind(attr.file_type);
+    let link_target = match kind {
+        FileKind::Symlink => {
+            let target = disk.readlink(attr.ino).map_err(unreadable)?;
+            Some(String::from_utf8_lossy(&target).into_owned())
+        }
+        _ => None,
+    };
+    Ok(FileEntry {
+        path,
+        kind,
+        size_bytes: if kind == FileKind::File { attr.size } else { 0 },
+        mode: format!("{:04o}", attr.mode),
+        link_target,
+    })
+}
