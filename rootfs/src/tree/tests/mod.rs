@@ -7,5 +7,6 @@ mod data;
 mod freeze;
 mod model;
 mod names;
+mod packed;
 mod property;
 mod reader;
