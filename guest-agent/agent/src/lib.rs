@@ -151,7 +151,9 @@ fn run_on_a_host(arguments: impl Iterator<Item = String>) -> Result<(), Trouble>
             let number = number
                 .parse()
                 .map_err(|_| Trouble::Usage(format!("{number:?} is no descriptor's number")))?;
-            let socket = spawn::adopt(number).map_err(failed("cannot use the descriptor"))?;
+            let socket = spawn::adopt(number)
+                .and_then(|socket| rustix::io::ioctl_fionbio(&socket, true).map(|()| socket))
+                .map_err(failed("cannot use the descriptor"))?;
             server
                 .serve(socket)
                 .map_err(failed("cannot serve the stream"))?;

@@ -323,6 +323,7 @@ impl Server {
         let Some(job) = self.jobs.all.get_mut(&number) else {
             return;
         };
+        let mut ended = None;
         if let Progress::Running(exec) = &mut job.progress {
             let mut sink = Captures {
                 captures: &mut job.captures,
@@ -331,18 +332,15 @@ impl Server {
                 ending: true,
             };
             if let Some(end) = exec.advance(&mut sink) {
-                let ended = std::mem::replace(&mut job.progress, Progress::Ended(end));
-                if let Progress::Running(exec) = ended {
-                    self.part_with(number, *exec, false);
-                }
+                ended = Some(std::mem::replace(&mut job.progress, Progress::Ended(end)));
             }
         }
-        let followers = match self.jobs.all.get(&number) {
-            Some(job) => job.followers.clone(),
-            None => return,
-        };
-        for id in followers {
+        for id in job.followers.clone() {
             self.follow(id);
+        }
+        // Parting with the program's cgroup takes longer than all before it.
+        if let Some(Progress::Running(exec)) = ended {
+            self.part_with(number, *exec, false);
         }
         self.watch_job(number);
     }

@@ -151,9 +151,8 @@ impl Server {
         Ok(())
     }
 
-    /// Serves one operation on this connected socket.
+    /// Serves one operation on this connected, non-blocking socket.
     pub(crate) fn serve(&mut self, socket: OwnedFd) -> Result<(), Errno> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
         let id = OperationId(self.next);
         self.next += 1;
         let mut stream = Stream::new(socket, id, &self.poller);
@@ -358,9 +357,14 @@ impl Server {
                 status: end.status,
                 duration_ns: end.duration_ns,
             });
+            // The host first: parting with the program's cgroup takes longer than all before it.
+            let sent = operation.stream.flush();
             let state = std::mem::replace(&mut operation.state, State::Closing);
             self.give_up(id, state, false);
-            return self.advance(id);
+            return match sent {
+                Ok(()) => self.advance(id),
+                Err(_) => self.end(id, true),
+            };
         }
         if let State::Following(follower) = &operation.state {
             let job = follower.job;
