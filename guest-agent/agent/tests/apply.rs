@@ -521,6 +521,34 @@ fn a_full_disk_is_told_and_the_staging_is_gone() {
 }
 
 #[test]
+fn another_file_system_is_refused_with_nothing_changed() {
+    let bench = Bench::new();
+    let Ok(other) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("skipped: no second file system");
+        return;
+    };
+    let device = |path: &Path| path.metadata().unwrap().dev();
+    if device(other.path()) == device(&bench.tree) {
+        eprintln!("skipped: no second file system");
+        return;
+    }
+    std::fs::write(other.path().join("file"), "before").unwrap();
+    let bench = Bench {
+        tree: other.path().to_owned(),
+        ..bench
+    };
+    for change in [write("file", "x"), write("a/b", "x"), delete("file")] {
+        let content: &[u8] = if matches!(change, Change::Write(_)) {
+            b"x"
+        } else {
+            b""
+        };
+        let got = bench.refused(&[(change, content)]);
+        assert_eq!(got, ErrorCode::InvalidRequest);
+    }
+}
+
+#[test]
 fn leftovers_of_an_agent_that_was_cut_off_are_deleted_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let staging = directory.path().join("staging");

@@ -151,6 +151,47 @@ fn a_stream_that_does_not_read_and_does_not_hold_stops_no_program() {
 }
 
 #[test]
+fn a_holder_that_does_not_read_keeps_no_job_from_ending() {
+    in_both_ways(|agent| {
+        let held = |name: &str, timeout_ms| Start {
+            hold: true,
+            ..job(
+                name,
+                100,
+                Exec {
+                    timeout_ms,
+                    ..command(&["yes"])
+                },
+            )
+        };
+        let mut late = agent.start_job(held("late", Some(300)));
+        let mut cancelled = agent.start_job(held("cancelled", None));
+        let pid = cancelled.pid;
+        wait_until("the program waits", || {
+            std::fs::read_to_string(format!("/proc/{pid}/wchan"))
+                .is_ok_and(|wchan| wchan.contains("pipe"))
+        });
+        let job = id("cancelled");
+        agent.job_answer(&Request::CancelJob { job });
+        // Another stream gets to know although the holder has taken nothing.
+        for (name, status) in [
+            ("late", ExitStatus::TimedOut),
+            ("cancelled", ExitStatus::Signal { signal: 9 }),
+        ] {
+            let from_the_end = Attach {
+                stdout_from: u64::MAX,
+                ..whole(name)
+            };
+            assert_eq!(agent.attach(from_the_end).followed().status(), status);
+        }
+        for stream in [&mut late, &mut cancelled] {
+            let followed = stream.followed();
+            assert!(followed.gaps.is_empty(), "and the holder has lost nothing");
+        }
+    });
+}
+
+#[test]
 fn a_holder_that_leaves_lets_the_program_go_on() {
     in_both_ways(|agent| {
         let holder = agent.start_job(Start {
@@ -186,7 +227,7 @@ fn a_timeout_ends_a_job_that_nobody_is_attached_to() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("pids");
         let exec = Exec {
-            timeout_ms: Some(1000),
+            timeout_ms: Some(2000),
             ..shell(&escapes(&file, "echo ready; yes >&2"))
         };
         drop(agent.start_job(job("late", 1000, exec)));
