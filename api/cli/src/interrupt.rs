@@ -45,6 +45,11 @@ impl Interrupts {
 
     /// Waits for the first of them.
     pub(crate) async fn next(mut self) -> Interrupt {
+        self.wait().await
+    }
+
+    /// Waits for the next of them. May be dropped and called again without losing one.
+    pub(crate) async fn wait(&mut self) -> Interrupt {
         std::future::poll_fn(|context| {
             for (interrupt, signal) in &mut self.signals {
                 if signal.poll_recv(context).is_ready() {

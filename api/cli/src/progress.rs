@@ -1,4 +1,5 @@
-//! Showing how far a pull is: a live line on a terminal, one plain line a phase elsewhere.
+//! Showing that something goes on: a live line on a terminal. A pull says its phases elsewhere, too,
+//! one plain line each.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pyro_images::Progress;
 use pyro_images::pull::Phase;
 
-use crate::output::note;
+use crate::output::{escape, note};
 
 /// How often the live line moves on its own.
 const TICK: Duration = Duration::from_millis(120);
@@ -39,6 +40,31 @@ impl Shown {
     /// Removes the live line.
     pub(crate) fn end(self) {
         if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A live line, on a terminal only, for as long as this is kept.
+#[derive(Debug)]
+pub(crate) struct Working(Option<ProgressBar>);
+
+impl Working {
+    /// Says what is being done, such as `starting parser`.
+    pub(crate) fn start(doing: &str) -> Self {
+        Self(io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.set_style(style("{spinner} {msg} {elapsed}"));
+            bar.set_message(escape::line(doing).into_owned());
+            bar.enable_steady_tick(TICK);
+            bar
+        }))
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
             bar.finish_and_clear();
         }
     }

@@ -2,78 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // nothing but tests
 
+mod support;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// A host of one's own: state, store and helper programs in a temporary folder, no KVM.
-struct Host {
-    folder: TempDir,
-}
-
-impl Host {
-    fn new() -> Self {
-        let host = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
-        // Stand-ins that are never started: what is tested here ends before.
-        for name in ["pyro-vmm", "pyro-agent"] {
-            let path = host.path(name);
-            fs::write(&path, "no program").unwrap();
-            fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-        }
-        host
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pyro"));
-        command
-            .args(args)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", self.path("home"))
-            .env("PYRO_STATE_DIR", self.path("state"))
-            .env("PYRO_IMAGE_DIR", self.path("images"))
-            .env("PYRO_VMM", self.path("pyro-vmm"))
-            .env("PYRO_AGENT", self.path("pyro-agent"))
-            .env("PYRO_KVM", "/nonexistent/kvm")
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// Nothing was made: no state, no store.
-    fn is_untouched(&self) -> bool {
-        !self.path("state").exists() && !self.path("images").exists() && !self.path("home").exists()
-    }
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn json(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
-}
+use support::{Host, code, json, stderr, stdout};
 
 /// Fails with `expected` and says so in words and in JSON; nothing is made.
 fn assert_fails(host: &Host, args: &[&str], status: i32, expected: &str) {

@@ -1,9 +1,7 @@
 //! `pyro run`: one command in a VM of its own.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -19,8 +17,10 @@ use tokio::runtime::Runtime;
 
 use crate::args::{Network, Run};
 use crate::environment;
+use crate::input;
 use crate::interrupt::{Interrupt, Interrupts};
-use crate::output::{Failure, note, print_error, print_json, status};
+use crate::output::{Failure, note, print_error, print_json};
+use crate::streams::{stdin, unbuffered};
 
 /// Most bytes of each stream that a JSON document holds.
 const CAPTURE_LIMIT: usize = 1 << 20;
@@ -29,7 +29,7 @@ pub(crate) fn run(args: Run, paths: &Paths, runtime: &Runtime) -> Result<u8, Fai
     let recipe = pyro_engine::environments::recipe(&args.environment)?;
     refuse_network(args.network)?;
     let request = Request {
-        argv: utf8(args.command)?,
+        argv: input::command(args.command)?,
         env: BTreeMap::new(),
         wanted: Wanted {
             vcpu_count: args.vcpu_count,
@@ -52,15 +52,15 @@ pub(crate) fn run(args: Run, paths: &Paths, runtime: &Runtime) -> Result<u8, Fai
             Err(signal) => {
                 let message = "a signal ended the run before the command was done";
                 let error = Error::new(Code::Interrupted, message, "run it again");
-                print_error(&error, true)?;
+                print_error(&error.to_api(), true)?;
                 Ok(signal.exit_status())
             }
         };
     }
     let streams = Streams {
         stdin: stdin()?,
-        stdout: output(io::stdout())?,
-        stderr: output(io::stderr())?,
+        stdout: unbuffered(io::stdout())?,
+        stderr: unbuffered(io::stderr())?,
     };
     let ran = runtime.block_on(async {
         let interrupts = Interrupts::install()?;
@@ -198,51 +198,6 @@ fn refuse_network(network: Network) -> Result<(), Error> {
         "guests cannot have a network yet",
         "leave --network out, or pass --network off",
     ))
-}
-
-fn utf8(words: Vec<OsString>) -> Result<Vec<String>, Error> {
-    let word = |word: OsString| {
-        word.into_string().map_err(|word| {
-            Error::new(
-                Code::InvalidCommand,
-                format!("the argument {word:?} is not UTF-8"),
-                "send other bytes on standard input, or name them with a shell's escapes",
-            )
-        })
-    };
-    words.into_iter().map(word).collect()
-}
-
-/// Our standard input for the guest, unless reading it would stop us: a job in the background of
-/// a terminal may not read it.
-fn stdin() -> io::Result<Option<tokio::fs::File>> {
-    let stdin = io::stdin();
-    if stdin.is_terminal() {
-        let foreground = rustix::termios::tcgetpgrp(&stdin).ok();
-        if foreground != Some(rustix::process::getpgrp()) {
-            return Ok(None);
-        }
-    }
-    Ok(Some(unbuffered(stdin)?))
-}
-
-fn output(stream: impl AsFd) -> io::Result<tokio::fs::File> {
-    unbuffered(stream)
-}
-
-/// The stream without the standard library's line buffer: prompts appear at once.
-fn unbuffered(stream: impl AsFd) -> io::Result<tokio::fs::File> {
-    let descriptor: OwnedFd = stream.as_fd().try_clone_to_owned()?;
-    Ok(tokio::fs::File::from_std(descriptor.into()))
-}
-
-/// The exit status for a failure of `run`.
-pub(crate) fn failure_status(error: &Error) -> u8 {
-    if error.code().is_usage() {
-        status::USAGE
-    } else {
-        status::PRODUCT_FAILED
-    }
 }
 
 #[cfg(test)]

@@ -3,17 +3,32 @@
 //! Values that only this host can judge (how much memory there is) are checked by the engine; what
 //! is wrong on any host is refused here. Every page shows an example.
 
-use std::ffi::OsString;
+mod files;
+#[cfg(test)]
+mod tests;
+mod values;
+mod workspace;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+pub(crate) use files::{Disk, File, Patch, Sync, WriteFile};
+pub(crate) use values::{Label, Network};
+pub(crate) use workspace::{Create, Exec, Export, ListFiles, Reset, Snapshot, Update, Workspace};
 
 const EXAMPLES: &str = "\
 Examples:
   pyro doctor                              Check this machine
   pyro run debian:12 -- git --version      Run one command in a fresh virtual machine
+  pyro workspace create debian:12 --seed-path . --name parser
+  pyro workspace exec parser -- ls -la     Run a command in a workspace that stays
   pyro demo                                See it work, with explanations
 
-Exit status: 0 success, 1 failure, 2 usage error; `pyro run` exits with the guest's status.";
+Exit status: 0 success, 1 failure, 2 usage error; `pyro run` and `pyro workspace exec` exit with
+the guest's status.";
 
 /// Disposable Linux workspaces: each one a microVM booted from a curated Debian environment.
 #[derive(Debug, Parser)]
@@ -67,6 +82,69 @@ Examples:
   pyro demo
   pyro demo debian:13")]
     Demo(Demo),
+    /// Workspaces: Linux machines to explore, change, test in, reset, and throw away
+    #[command(
+        visible_alias = "ws",
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  pyro workspace create debian:12 --seed-path . --name parser
+  pyro workspace exec parser -- ls -la
+  pyro workspace diff parser
+  pyro ws list                             The short form
+  pyro ws delete parser
+
+A workspace is meant by its id, or by its name when no other has the same."
+    )]
+    Workspace {
+        #[command(subcommand)]
+        command: Workspace,
+    },
+    /// Run the API daemon in this terminal; other commands start it by themselves
+    #[command(after_help = "\
+Examples:
+  pyro serve
+
+The daemon listens on api.sock in the state directory. Ctrl-C ends it; workspaces go on running, and
+the next daemon finds them.")]
+    Serve(Serve),
+    /// Print a script that completes pyro's commands in a shell
+    #[command(after_help = "\
+Examples:
+  pyro completions bash > ~/.local/share/bash-completion/completions/pyro
+  pyro completions zsh > ~/.zfunc/_pyro
+  pyro completions fish > ~/.config/fish/completions/pyro.fish")]
+    Completions(Completions),
+    /// Write the manual pages into a directory
+    #[command(after_help = "\
+Examples:
+  pyro man --output ~/.local/share/man/man1")]
+    Man(Man),
+}
+
+impl Command {
+    /// Whether JSON is asked for.
+    pub(crate) fn json(&self) -> bool {
+        match self {
+            Self::Doctor(args) => args.json.json,
+            Self::Env { command } => command.json(),
+            Self::Run(args) => args.json.json,
+            Self::Workspace { command } => command.json(),
+            Self::Demo(_) | Self::Serve(_) | Self::Completions(_) | Self::Man(_) => false,
+        }
+    }
+
+    /// Whether the exit status is a guest command's.
+    pub(crate) fn exits_with_the_guests_status(&self) -> bool {
+        matches!(
+            self,
+            Self::Run(_)
+                | Self::Demo(_)
+                | Self::Workspace {
+                    command: Workspace::Exec(_)
+                }
+        )
+    }
 }
 
 #[derive(Debug, Args)]
@@ -114,8 +192,7 @@ Running guests are not disturbed.")]
 }
 
 impl Env {
-    /// Whether JSON is asked for.
-    pub(crate) fn json(&self) -> bool {
+    fn json(&self) -> bool {
         match self {
             Self::List(json) | Self::Prune(json) => json.json,
             Self::Pull(name) | Self::Inspect(name) => name.json.json,
@@ -186,18 +263,6 @@ pub(crate) struct Run {
     pub(crate) command: Vec<OsString>,
 }
 
-/// What the guest may reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Network {
-    /// No network device at all
-    Off,
-    /// Outgoing connections (not available yet)
-    Egress,
-    /// Outgoing connections and published ports (not available yet)
-    #[value(name = "egress+published-ports")]
-    EgressPublishedPorts,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
     /// The environment to show it with
@@ -205,77 +270,32 @@ pub(crate) struct Demo {
     pub(crate) environment: String,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Started by another command: announce readiness, end when idle
+    #[arg(long, hide = true)]
+    pub(crate) on_demand: bool,
+}
 
-    fn walk(command: &clap::Command, path: &str, check: &mut impl FnMut(&clap::Command, &str)) {
-        let path = format!("{path} {}", command.get_name());
-        check(command, &path);
-        for sub in command.get_subcommands() {
-            walk(sub, &path, check);
-        }
-    }
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
 
-    #[test]
-    fn the_definition_is_consistent() {
-        Cli::command().debug_assert();
-    }
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The directory; made when it does not exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+}
 
-    #[test]
-    fn every_page_has_an_example_of_itself() {
-        walk(&Cli::command(), "", &mut |command, path| {
-            let help = command
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            assert!(help.contains("Examples:"), "{path}");
-            assert!(help.contains(path.trim()), "{path}");
-        });
-    }
-
-    #[test]
-    fn every_example_parses() {
-        walk(&Cli::command(), "", &mut |command, path| {
-            let help = command
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            let lines = help.lines().filter_map(|line| line.strip_prefix("  "));
-            for line in lines {
-                // The command ends where its explanation starts, and the guest's part is free text.
-                let line = line.split("   ").next().unwrap_or_default();
-                let line = line.split_once("| ").map_or(line, |(_, command)| command);
-                let words: Vec<&str> = line.split_whitespace().collect();
-                if words.len() > 1 {
-                    Cli::try_parse_from(&words).unwrap_or_else(|e| panic!("{path}: {line}: {e}"));
-                }
-            }
-        });
-    }
-
-    #[test]
-    fn the_defaults_are_the_contracts() {
-        let cli = Cli::try_parse_from(["pyro", "run", "debian:12", "--", "a", "--json"]).unwrap();
-        let Command::Run(run) = cli.command else {
-            panic!("run")
-        };
-        let numbers = (
-            run.vcpu_count,
-            run.mem_mib,
-            run.timeout_seconds,
-            run.ttl_seconds,
-        );
-        assert_eq!(numbers, (1, 1024, 30, 600));
-        assert_eq!(run.network, Network::Off);
-        assert!(!run.json.json);
-        assert_eq!(run.command, ["a", "--json"]);
-    }
-
-    #[test]
-    fn a_command_needs_the_two_dashes() {
-        assert!(Cli::try_parse_from(["pyro", "run", "debian:12", "git"]).is_err());
-        assert!(Cli::try_parse_from(["pyro", "run", "debian:12", "--"]).is_err());
-    }
+/// A workspace, and nothing else to say.
+#[derive(Debug, Args)]
+pub(crate) struct Of {
+    /// The workspace: its id, or its name when no other has the same
+    pub(crate) workspace: String,
+    #[command(flatten)]
+    pub(crate) json: Json,
 }

@@ -1,0 +1,30 @@
+//! `pyro serve`.
+
+use std::path::Path;
+
+use pyro_engine::paths::Paths;
+use pyro_server::Options;
+
+use crate::args::Serve;
+use crate::output::{Failure, escape, note};
+
+/// Runs the daemon. Outside any runtime: it has one of its own.
+pub(crate) fn serve(args: &Serve, paths: Paths) -> Result<u8, Failure> {
+    let mut options = Options {
+        on_demand: args.on_demand,
+        log: std::env::var("PYRO_LOG").ok().filter(|log| !log.is_empty()),
+        ..Options::default()
+    };
+    if !args.on_demand {
+        // Somebody wants it to be there.
+        options.idle = None;
+        options.ready = Some(Box::new(|socket: &Path| {
+            note(&format!(
+                "pyro: listening on {}; Ctrl-C ends the daemon, workspaces go on running",
+                escape::line(&socket.to_string_lossy())
+            ));
+        }));
+    }
+    pyro_server::daemon(paths, options)?;
+    Ok(0)
+}

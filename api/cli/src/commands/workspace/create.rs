@@ -1,0 +1,124 @@
+//! `pyro workspace create`.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::pin::pin;
+use std::time::Duration;
+
+use pyro_client::types::{CreateWorkspace, SeedKind, Workspace};
+use pyro_engine::environments;
+use pyro_engine::paths::Paths;
+use pyro_images::State;
+
+use super::{called, long, note_skipped};
+use crate::args::{Create, Label};
+use crate::daemon;
+use crate::input;
+use crate::output::{Failure, escape, hint, human, note, print, print_json};
+
+/// What cannot work is refused well within this time, a pull is not over.
+const REFUSED_WITHIN: Duration = Duration::from_secs(2);
+
+pub(super) async fn create(args: Create, paths: &Paths) -> Result<(), Failure> {
+    let request = CreateWorkspace {
+        environment: args.environment,
+        vcpu_count: args.vcpu_count,
+        mem_mib: args.mem_mib,
+        ttl_seconds: args.ttl_seconds,
+        network_policy: args.network_policy.into(),
+        seed_path: args
+            .seed_path
+            .as_deref()
+            .map(input::host_path)
+            .transpose()?,
+        name: args.name,
+        labels: labels(args.labels)?,
+    };
+    let recipe = environments::recipe(&request.environment)?;
+    let cold = environments::store(paths).inspect(recipe).state == State::Cold;
+    let client = daemon::client().await?;
+    let environment = &request.environment;
+    let workspace = if cold {
+        let doing = format!("pulling {environment}, then creating a workspace from it");
+        long(&doing, patient(client.create(&request), environment)).await?
+    } else {
+        let doing = format!("creating a workspace from {environment}");
+        long(&doing, client.create(&request)).await?
+    };
+    if args.json.json {
+        print_json(&workspace)?;
+    } else if args.id_only {
+        print(&format!("{}\n", workspace.workspace_id))?;
+    } else {
+        print(&words(&workspace))?;
+        note_skipped(&workspace.seed.skipped, workspace.seed.skipped_count);
+        let id = &workspace.workspace_id;
+        hint(&format!("pyro workspace exec {id} -- ls -la"));
+        hint(&format!("pyro workspace delete {id}"));
+    }
+    Ok(())
+}
+
+fn words(workspace: &Workspace) -> String {
+    let seed = &workspace.seed;
+    let with = match seed.kind {
+        SeedKind::Empty => String::new(),
+        SeedKind::Directory | SeedKind::Tar => format!(
+            ", with {} ({}) from {}",
+            human::count(seed.entries, "entry"),
+            human::bytes(seed.bytes),
+            escape::line(seed.path.as_deref().unwrap_or("a seed"))
+        ),
+    };
+    format!(
+        "Created {} from {}{with}. It is removed {} after its last activity.\n",
+        called(workspace),
+        escape::line(&workspace.environment),
+        human::seconds(workspace.ttl_seconds)
+    )
+}
+
+/// Labels by key. One that is given twice is a mistake.
+pub(super) fn labels(labels: Vec<Label>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut map = BTreeMap::new();
+    for Label { key, value } in labels {
+        if map.insert(key.clone(), value).is_some() {
+            return Err(Failure::new(
+                "invalid_label",
+                format!("the label {} is given twice", escape::quoted(&key)),
+                "give each label once",
+            ));
+        }
+    }
+    Ok(map)
+}
+
+/// Says why it takes long, unless that is said on the live line, or the daemon refuses at once.
+async fn patient<T>(call: impl Future<Output = T>, environment: &str) -> T {
+    let mut call = pin!(call);
+    if let Ok(result) = tokio::time::timeout(REFUSED_WITHIN, &mut call).await {
+        return result;
+    }
+    if !io::stderr().is_terminal() {
+        note(&format!(
+            "pyro: {environment} is not installed: pulling it once, which takes a minute or so"
+        ));
+    }
+    call.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_that_is_given_twice_is_refused() {
+        let label = |key: &str, value: &str| Label {
+            key: key.into(),
+            value: value.into(),
+        };
+        let map = labels(vec![label("a", "1"), label("b", "")]).unwrap();
+        assert_eq!(map.len(), 2);
+        assert!(labels(vec![label("a", "1"), label("a", "1")]).is_err());
+    }
+}

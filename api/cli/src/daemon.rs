@@ -1,0 +1,14 @@
+//! The way to the daemon, which is started when it does not run.
+
+use pyro_client::{Client, ClientError, Launcher};
+
+use crate::output::Failure;
+
+/// A client of the running daemon. Starts one, from this same program, when there is none.
+pub(crate) async fn client() -> Result<Client, Failure> {
+    let program = std::env::current_exe().map_err(|source| ClientError::Spawn {
+        program: "pyro".into(),
+        source,
+    })?;
+    Ok(Launcher::from_environment(program).ensure_daemon().await?)
+}
