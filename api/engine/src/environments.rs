@@ -1,11 +1,13 @@
 //! Environments as the engine uses them: the store of [`pyro_images`] at this host's place, with
 //! the engine's errors.
 
+use pyro_images::store::Pruned;
 use pyro_images::{Catalogue, Installed, Manifest, Recipe, State, Store, Summary};
 
 use crate::error::{Code, Error, Result};
 use crate::machine::Artefacts;
 use crate::paths::Paths;
+use crate::records::state;
 
 impl From<pyro_images::Error> for Error {
     fn from(error: pyro_images::Error) -> Self {
@@ -50,6 +52,23 @@ pub fn open_installed(paths: &Paths, recipe: &Recipe) -> Result<Option<Opened>> 
         Err(EnvironmentCold { .. } | EnvironmentStale { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Removes from the store what neither the catalogue nor a workspace of this state directory
+/// needs. Blocks.
+///
+/// # Errors
+/// [`Code::RecordUnreadable`] when a workspace's record cannot be read: what it needs is not
+/// known, and nothing is removed then.
+pub fn prune(paths: &Paths) -> Result<Pruned> {
+    store(paths).prune_except(Catalogue::builtin(), || {
+        let found = state::peek(&paths.state)?;
+        if let Some(unreadable) = found.unreadable.into_iter().next() {
+            return Err(unreadable.error);
+        }
+        let records = found.records.into_iter();
+        Ok(records.map(|record| record.environment.manifest).collect())
+    })
 }
 
 impl From<Installed> for Opened {

@@ -242,8 +242,6 @@ codes! {
     SnapshotReserved = "snapshot_reserved",
     /// The workspace's disk is damaged.
     DiskDamaged = "disk_damaged",
-    /// This part of the product is not there yet.
-    NotBuiltYet = "not_built_yet",
 }
 
 /// What an error means to whoever asked; each has one HTTP status.

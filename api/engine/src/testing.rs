@@ -1,11 +1,57 @@
 //! What tests of several modules share.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::Path;
 
 use jiff::Timestamp;
 use pyro_client::types::{ExecRecord, ExecState, NetworkPolicy, Seed, SeedKind};
+use pyro_rootfs::pack::{Metadata, PackLimits, PackedWriter};
+use sha2::{Digest, Sha256};
 
 use crate::records::{Disk, Phase, Pinned, Record, WorkspaceId};
+
+/// Makes an image store with a `debian:12` whose root has two files, and no kernel that anything
+/// could boot.
+pub(crate) fn install_environment(store: &Path) {
+    let write = |bytes: &[u8]| {
+        let digest = format!("{:x}", Sha256::digest(bytes));
+        let folder = store.join("artefacts/sha256");
+        std::fs::create_dir_all(&folder).expect("made");
+        std::fs::write(folder.join(&digest), bytes).expect("written");
+        serde_json::json!({"sha256": digest, "size": bytes.len()})
+    };
+    let (mut index, mut data) = (
+        tempfile::tempfile().expect("a file"),
+        tempfile::tempfile().expect("a file"),
+    );
+    let mut pack = PackedWriter::new(&index, &data, PackLimits::default()).expect("a layer");
+    let meta = Metadata {
+        mode: 0o755,
+        ..Metadata::default()
+    };
+    pack.add_directory(b"etc", meta.clone()).expect("added");
+    pack.add_file(b"etc/hostname", meta, &mut &b"pyro\n"[..], 5)
+        .expect("added");
+    pack.finish().expect("packed");
+    let mut read = |file: &mut File| {
+        let mut bytes = Vec::new();
+        file.rewind().expect("rewound");
+        file.read_to_end(&mut bytes).expect("read");
+        write(&bytes)
+    };
+    let (index, data) = (read(&mut index), read(&mut data));
+    let mut manifest = serde_json::to_value(record().environment.manifest).expect("plain data");
+    manifest["layers"] = serde_json::json!([{"index": index, "data": data, "inodes": 3}]);
+    manifest["kernel"]["vmlinux"] = write(b"vmlinux");
+    manifest["kernel"]["modules"] = write(b"modules");
+    manifest["packages"] = write(b"packages");
+    let folder = store.join("environments/debian-12");
+    std::fs::create_dir_all(&folder).expect("made");
+    let text = serde_json::to_vec(&manifest).expect("plain data");
+    std::fs::write(folder.join("manifest.json"), text).expect("written");
+}
 
 /// A stopped workspace.
 pub(crate) fn record() -> Record {

@@ -9,7 +9,7 @@ use pyro_rootfs::import::{self, IgnoredFiles, ImportError, ImportLimits};
 use pyro_rootfs::tree::{PackedFiles, Quota, StackFiles, Tree};
 
 use super::delete::erase;
-use super::launcher::{Launcher, open_pinned};
+use super::launcher::open_pinned;
 use super::slot::Slot;
 use super::{Engine, blocking, to_the_end};
 use crate::environments;
@@ -55,10 +55,6 @@ impl Engine {
     /// The environment as it is installed now; it is pulled when it is not.
     async fn environment(&self, name: &str) -> Result<Pinned> {
         let recipe = environments::recipe(name)?;
-        #[cfg(test)]
-        if let Launcher::Agent(_) = &self.launcher {
-            return Ok(crate::testing::record().environment);
-        }
         let paths = self.paths.clone();
         let name = name.to_string();
         blocking(move || {
@@ -117,15 +113,8 @@ impl Engine {
     async fn fill(&self, slot: &Arc<Slot>, seed: Option<PathBuf>) -> Result<()> {
         let record = slot.record();
         let (state, paths) = (self.state.clone(), self.paths.clone());
-        #[cfg(test)]
-        let plain = matches!(self.launcher, Launcher::Agent(_));
-        #[cfg(not(test))]
-        let plain = matches!(self.launcher, Launcher::Monitor) && false;
         let (seed, top) = blocking(move || {
-            let seed = match plain {
-                true => record.seed.clone(),
-                false => fill(&state, &environments::store(&paths), &record, seed.as_deref())?,
-            };
+            let seed = fill(&state, &environments::store(&paths), &record, seed.as_deref())?;
             Ok((seed, state.layers().create()?))
         })
         .await?;

@@ -295,13 +295,5 @@ fn flatten<T>(joined: std::result::Result<Result<T>, tokio::task::JoinError>) ->
     })
 }
 
-fn not_built_yet(what: &str) -> Error {
-    Error::new(
-        Code::NotBuiltYet,
-        format!("{what} is not built yet"),
-        "wait for a later version",
-    )
-}
-
 #[cfg(test)]
 mod tests;

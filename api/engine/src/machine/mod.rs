@@ -22,7 +22,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use pyro_agent_protocol::{AGENT_PORT, Decoder, GENERATION, Hello, READY_PORT, Welcome};
+use pyro_agent_protocol::{AGENT_PORT, Decoder, GENERATION, Hello, Welcome};
 use pyro_vmm::control::{Reply, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;

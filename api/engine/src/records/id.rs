@@ -13,7 +13,7 @@ const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 /// name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct WorkspaceId(String);
+pub(crate) struct WorkspaceId(String);
 
 impl WorkspaceId {
     /// A fresh one: 62 random bits.
@@ -29,14 +29,14 @@ impl WorkspaceId {
     }
 
     /// The id that `text` is, if it is one.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix(PREFIX)?;
         let valid = digits.len() == DIGITS && digits.bytes().all(|byte| ALPHABET.contains(&byte));
         valid.then(|| Self(text.to_string()))
     }
 
     /// As text.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

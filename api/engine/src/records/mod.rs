@@ -15,5 +15,5 @@ mod record;
 pub(crate) mod state;
 mod write;
 
-pub use id::WorkspaceId;
+pub(crate) use id::WorkspaceId;
 pub(crate) use record::{Disk, FORMAT, Phase, Pinned, Record, SnapshotRecord};

@@ -2,7 +2,10 @@
 //!
 //! What needs a monitor and layers is not here: guests show that.
 
+mod activity;
+mod disk;
 mod exec;
+mod files;
 mod life;
 
 use std::path::PathBuf;
@@ -39,6 +42,7 @@ impl World {
         };
         let folder = tempfile::tempdir().expect("temporary folder");
         std::fs::create_dir(folder.path().join("workspace")).expect("made");
+        crate::testing::install_environment(&folder.path().join("images"));
         Some(Self { folder, agent })
     }
 
@@ -56,8 +60,13 @@ impl World {
 
     async fn try_open(&self) -> Result<Arc<Engine>> {
         let state = self.state();
+        let images = self.folder.path().join("images");
         let paths = Paths::from_variables(
-            |name| (name == "PYRO_STATE_DIR").then(|| state.clone().into()),
+            |name| match name {
+                "PYRO_STATE_DIR" => Some(state.clone().into()),
+                "PYRO_IMAGE_DIR" => Some(images.clone().into()),
+                _ => None,
+            },
             None,
         );
         let launcher = Launcher::Agent(self.agent.clone());
