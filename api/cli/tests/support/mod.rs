@@ -98,10 +98,9 @@ impl Host {
 /// A daemon that a command started does not outlive its test.
 impl Drop for Host {
     fn drop(&mut self) {
-        let Some(pid) = self
-            .daemon()
-            .and_then(|pid| Pid::from_raw(pid.cast_signed()))
-        else {
+        // A daemon that a test plays itself ends with the test.
+        let daemon = self.daemon().filter(|pid| *pid != std::process::id());
+        let Some(pid) = daemon.and_then(|pid| Pid::from_raw(pid.cast_signed())) else {
             return;
         };
         let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else {
