@@ -8,6 +8,7 @@ use pyro_client::types::{
 };
 use pyro_rootfs::export::{Existing, Ext4Options, export_ext4};
 
+use super::exec::absolute;
 use super::files::{Read, check_read, content};
 use super::slot::Slot;
 use super::transfer::{check_output, refused_export};
@@ -95,7 +96,7 @@ impl Engine {
         within: &'static str,
     ) -> Result<FileList> {
         let disk = self.disk(slot).await?;
-        let path = self.absolute(&request.path);
+        let path = absolute(&request.path);
         let id = slot.id().to_string();
         blocking(move || {
             let attr = stack::resolve(&disk, &path, within)?;
@@ -119,7 +120,7 @@ impl Engine {
         within: &'static str,
     ) -> Result<FileContent> {
         let mut disk = self.disk(slot).await?;
-        let path = self.absolute(&request.path);
+        let path = absolute(&request.path);
         let id = slot.id().to_string();
         blocking(move || {
             let attr = stack::resolve(&disk, &path, within)?;

@@ -101,6 +101,7 @@ impl Engine {
             if !slot.has_guest(&guest) {
                 return;
             }
+            let _occupied = engine.occupancy.enter();
             let failure = guest::failure(&ended);
             tracing::warn!(workspace = %slot.id(), error = %failure.sentence(), "the guest ended");
             let failure = failure.to_api();

@@ -493,6 +493,8 @@ pub(crate) mod testing {
             command
                 .arg("--listen-unix")
                 .arg(folder.join("agent.sock"))
+                .arg("--staging")
+                .arg(folder)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null());
             spawn::outlive_us(&mut command, &[], identity);

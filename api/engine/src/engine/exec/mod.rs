@@ -15,7 +15,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pyro_agent_protocol as protocol;
 use pyro_client::types::{
-    ExecEvent, ExecRecord, ExecRequest, ExecState, WorkspaceLogs,
+    ExecEvent, ExecRecord, ExecRequest, ExecState, WORKSPACE_ROOT, WorkspaceLogs,
 };
 use tokio::sync::mpsc;
 
@@ -234,11 +234,11 @@ impl Engine {
 impl Engine {
     /// A path of the guest; relative ones start at `/workspace`.
     pub(super) fn absolute(&self, path: &str) -> String {
-        let root = &self.root;
-        match path {
-            "" | "." => root.clone(),
-            path if path.starts_with('/') => path.to_string(),
-            path => format!("{root}/{path}"),
+        let path = absolute(path);
+        // The same but for tests.
+        match path.strip_prefix(WORKSPACE_ROOT) {
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{}{rest}", self.root),
+            _ => path,
         }
     }
 
@@ -271,6 +271,15 @@ impl Slot {
             })
         })
         .await
+    }
+}
+
+/// A path of the guest; relative ones start at `/workspace`.
+pub(super) fn absolute(path: &str) -> String {
+    match path {
+        "" | "." => WORKSPACE_ROOT.to_string(),
+        path if path.starts_with('/') => path.to_string(),
+        path => format!("{WORKSPACE_ROOT}/{path}"),
     }
 }
 
