@@ -1,6 +1,6 @@
 //! A real server on a temporary socket over a real engine on a temporary state directory.
 
-#![allow(dead_code, reason = "every test file uses some of it")]
+#![allow(dead_code, unreachable_pub, reason = "every test file uses some of it")]
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
