@@ -4,125 +4,25 @@
 
 mod support;
 
-use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::io::Read;
+use std::process::Output;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use support::{Host, code, json, stderr, stdout};
+use support::fake::Fake;
+use support::{code, json, stderr, stdout};
 
-/// Listens where `pyro` looks for its daemon, and answers every exec with `events`.
-struct Fake {
-    host: Host,
-    /// The lines of requests, in their order.
-    requests: Receiver<String>,
+/// A daemon whose execs say this.
+fn exec_fake(events: Vec<Value>) -> Fake {
+    let cancelled = record("cancelled", Value::Null, None);
+    Fake::new(events, vec![("/cancel", cancelled)])
 }
 
-impl Fake {
-    fn new(events: Vec<Value>) -> Self {
-        let host = Host::new();
-        fs::create_dir_all(host.path("state")).unwrap();
-        let listener = UnixListener::bind(host.socket()).unwrap();
-        let (sender, requests) = channel();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (events, sender) = (events.clone(), sender.clone());
-                thread::spawn(move || converse(stream.unwrap(), &events, &sender));
-            }
-        });
-        Self { host, requests }
-    }
-
-    fn exec(&self, flags: &[&str]) -> std::process::Output {
-        let args = [&["workspace", "exec", "w"], flags, &["--", "ls"]].concat();
-        self.host.run(&args)
-    }
-
-    fn spawn(&self, flags: &[&str]) -> Child {
-        let args = [&["workspace", "exec", "w"], flags, &["--", "ls"]].concat();
-        let mut command = self.host.command(&args);
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    }
-
-    /// Waits for a request whose line contains this.
-    fn expect(&self, part: &str) {
-        self.requests
-            .iter()
-            .find(|line| line.contains(part))
-            .unwrap();
-    }
-}
-
-/// Answers the requests of a connection until it ends.
-fn converse(stream: UnixStream, events: &[Value], requests: &Sender<String>) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
-    let mut writer = stream;
-    loop {
-        let mut first = String::new();
-        if reader.read_line(&mut first).ok()? == 0 {
-            return None;
-        }
-        let mut length = 0;
-        loop {
-            let mut header = String::new();
-            reader.read_line(&mut header).ok()?;
-            let header = header.trim().to_ascii_lowercase();
-            if let Some(value) = header.strip_prefix("content-length:") {
-                length = value.trim().parse().ok()?;
-            }
-            if header.is_empty() {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).ok()?;
-        requests.send(first.clone()).ok()?;
-        if first.contains("/v1/health") {
-            let health = json!({
-                "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(),
-                "started_at": "2026-01-01T00:00:00Z", "workspaces": 1, "running": 1,
-            });
-            respond(&mut writer, &health)?;
-        } else if first.contains("/cancel") {
-            respond(&mut writer, &record("cancelled", Value::Null, None))?;
-        } else if serde_json::from_slice::<Value>(&body).ok()?["detach"] == true {
-            respond(&mut writer, &record("running", Value::Null, None))?;
-        } else {
-            write!(
-                writer,
-                "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n"
-            )
-            .ok()?;
-            for event in events {
-                let line = format!("{event}\n");
-                write!(writer, "{:x}\r\n{line}\r\n", line.len()).ok()?;
-            }
-            let last = events.last()?["event"].as_str()?;
-            if ["ended", "failed"].contains(&last) {
-                write!(writer, "0\r\n\r\n").ok()?;
-            }
-        }
-    }
-}
-
-fn respond(writer: &mut impl Write, document: &Value) -> Option<()> {
-    let body = document.to_string();
-    write!(
-        writer,
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .ok()
+fn exec(fake: &Fake, flags: &[&str]) -> Output {
+    let args = [&["workspace", "exec", "w"], flags, &["--", "ls"]].concat();
+    fake.host.run(&args)
 }
 
 fn record(state: &str, exit_code: impl Into<Value>, error: Option<Value>) -> Value {
@@ -153,14 +53,14 @@ fn error(code: &str) -> Value {
 #[test]
 fn both_streams_come_through_byte_by_byte() {
     let all: Vec<u8> = (0..=255).collect();
-    let fake = Fake::new(vec![
+    let fake = exec_fake(vec![
         started(),
         output("stdout", &all),
         output("stderr", b"\xff\x1b[0m"),
         output("stdout", b"end"),
         ended(record("exited", 7, None)),
     ]);
-    let output = fake.exec(&[]);
+    let output = exec(&fake, &[]);
     assert_eq!(code(&output), 7);
     assert_eq!(output.stdout, [&all[..], b"end"].concat());
     assert_eq!(output.stderr, b"\xff\x1b[0m");
@@ -191,13 +91,13 @@ fn statuses_are_the_guests_or_say_that_there_is_none() {
         (record("cancelled", Value::Null, None), 125, "cancelled"),
     ];
     for (record, status, words) in cases {
-        let fake = Fake::new(vec![started(), ended(record.clone())]);
-        let output = fake.exec(&[]);
+        let fake = exec_fake(vec![started(), ended(record.clone())]);
+        let output = exec(&fake, &[]);
         assert_eq!(code(&output), status, "{record}");
         assert!(stderr(&output).contains(words), "{output:?}");
         assert!(!stderr(&output).contains('\x1b'));
 
-        let output = fake.exec(&["--json"]);
+        let output = exec(&fake, &["--json"]);
         assert_eq!(code(&output), status, "{record}");
         assert_eq!(json(&output), record);
         assert_eq!(stderr(&output), "");
@@ -206,35 +106,36 @@ fn statuses_are_the_guests_or_say_that_there_is_none() {
 
 #[test]
 fn a_failure_of_the_product_is_told_after_the_output() {
-    let fake = Fake::new(vec![
+    let fake = exec_fake(vec![
         started(),
         output("stdout", b"half"),
         json!({"event": "failed", "error": error("agent_failed")}),
     ]);
-    let output = fake.exec(&[]);
+    let output = exec(&fake, &[]);
     assert_eq!(code(&output), 125);
     assert_eq!(stdout(&output), "half");
     assert!(stderr(&output).starts_with("error[agent_failed]: "));
-    let output = fake.exec(&["--json"]);
+    let output = exec(&fake, &["--json"]);
     assert_eq!(json(&output)["error"]["code"], "agent_failed");
 }
 
 #[test]
 fn a_detached_command_is_its_number() {
-    let fake = Fake::new(Vec::new());
-    let output = fake.exec(&["--detach"]);
+    let running = record("running", Value::Null, None);
+    let fake = Fake::new(Vec::new(), vec![("/exec", running.clone())]);
+    let output = exec(&fake, &["--detach"]);
     assert_eq!((code(&output), stdout(&output).as_str()), (0, "7\n"));
     assert!(stderr(&output).contains("pyro workspace logs ws-aaaaaaaaaaaa"));
-    let output = fake.exec(&["--detach", "--json"]);
-    assert_eq!(json(&output)["state"], "running");
+    let output = exec(&fake, &["--detach", "--json"]);
+    assert_eq!(json(&output), running);
 }
 
 #[test]
 fn an_interrupt_cancels_in_the_guest_and_keeps_its_status() {
     for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         // It says something and then runs for ever.
-        let fake = Fake::new(vec![started(), output("stdout", b"ready\n")]);
-        let mut child = fake.spawn(&[]);
+        let fake = exec_fake(vec![started(), output("stdout", b"ready\n")]);
+        let mut child = fake.spawn(&["workspace", "exec", "w", "--", "ls"]);
         let mut ready = [0; 6];
         let mut stdout = child.stdout.take().unwrap();
         stdout.read_exact(&mut ready).unwrap();
@@ -250,8 +151,8 @@ fn an_interrupt_cancels_in_the_guest_and_keeps_its_status() {
 #[test]
 fn a_reader_that_goes_away_ends_it_quietly() {
     let chunk = output("stdout", &[b'x'; 60_000]);
-    let fake = Fake::new([vec![started()], vec![chunk; 20]].concat());
-    let mut child = fake.spawn(&[]);
+    let fake = exec_fake([vec![started()], vec![chunk; 20]].concat());
+    let mut child = fake.spawn(&["workspace", "exec", "w", "--", "ls"]);
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(code(&output), 141, "{output:?}");
@@ -260,8 +161,8 @@ fn a_reader_that_goes_away_ends_it_quietly() {
 
 #[test]
 fn a_daemon_that_vanishes_is_a_failure_of_the_product() {
-    let fake = Fake::new(vec![json!({"event": "nonsense"})]);
-    let output = fake.exec(&["--json"]);
+    let fake = exec_fake(vec![json!({"event": "nonsense"})]);
+    let output = exec(&fake, &["--json"]);
     assert_eq!(code(&output), 125);
     assert_eq!(json(&output)["error"]["code"], "daemon_answer_invalid");
 }
