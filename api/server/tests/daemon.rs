@@ -126,12 +126,15 @@ fn signal(pid: u32, signal: rustix::process::Signal) {
 /// Returns when the process is gone; not before, and without asking again and again.
 async fn gone(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("not zero");
-    let Ok(handle) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK) else {
+    let Ok(handle) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
         return;
     };
-    let handle = tokio::io::unix::AsyncFd::with_interest(handle, tokio::io::Interest::READABLE)
-        .expect("a pidfd can be waited for");
-    handle.readable().await.expect("waited").retain_ready();
+    tokio::task::spawn_blocking(move || {
+        use rustix::event::{PollFd, PollFlags, poll};
+        poll(&mut [PollFd::new(&handle, PollFlags::IN)], None).expect("waited");
+    })
+    .await
+    .expect("waited");
 }
 
 async fn ready() {

@@ -117,7 +117,7 @@ async fn every_bad_request_gets_a_status_and_an_error() {
         (
             "PATCH",
             "/v1/workspaces/none",
-            "{}",
+            r#"{"clear_name":true}"#,
             404,
             "workspace_not_found",
         ),

@@ -145,7 +145,7 @@ fn members(schema: &Value) -> String {
         .into_iter()
         .flatten()
         .collect();
-    let names: Vec<_> = schema["properties"]
+    let mut names: Vec<_> = schema["properties"]
         .as_object()
         .into_iter()
         .flatten()
@@ -158,6 +158,8 @@ fn members(schema: &Value) -> String {
             format!("`{name}{optional}`")
         })
         .collect();
+    // Whatever order the documents of this build keep.
+    names.sort();
     if names.is_empty() {
         "–".into()
     } else {
@@ -170,7 +172,7 @@ fn request(operation: &Value) -> String {
         return members(schema);
     }
     let parameters = operation["parameters"].as_array().into_iter().flatten();
-    let names: Vec<_> = parameters
+    let mut names: Vec<_> = parameters
         .filter(|parameter| parameter["in"] == "query")
         .map(|parameter| {
             let optional = if parameter["required"] == true {
@@ -184,6 +186,8 @@ fn request(operation: &Value) -> String {
             )
         })
         .collect();
+    // Whatever order the documents of this build keep.
+    names.sort();
     if names.is_empty() {
         "–".into()
     } else {

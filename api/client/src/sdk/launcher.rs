@@ -127,7 +127,10 @@ impl Launcher {
             Err(ClientError::Connect { source, .. })
                 if matches!(
                     source.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::ConnectionRefused
+                        // What is wrong with the directory, the daemon says best.
+                        | io::ErrorKind::NotADirectory
                 ) =>
             {
                 Ok(None)
