@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -66,6 +66,16 @@ struct Vm {
 
 impl Vm {
     fn start(kvm: File, code: &[u8], change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with(kvm, code, Vec::new(), change)
+    }
+
+    /// The same with further descriptors.
+    fn start_with(
+        kvm: File,
+        code: &[u8],
+        more: Vec<OwnedFd>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let (index, data) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         PackedWriter::new(&index, &data, PackLimits::default())
             .unwrap()
@@ -76,7 +86,7 @@ impl Vm {
         control.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut archive = tempfile::tempfile().unwrap();
         archive.write_all(b"not looked at").unwrap();
-        let fds: Vec<OwnedFd> = vec![
+        let mut fds: Vec<OwnedFd> = vec![
             kvm.into(),
             kernel(code).into(),
             archive.into(),
@@ -85,6 +95,7 @@ impl Vm {
             File::open(writable.path()).unwrap().into(),
             theirs.into(),
         ];
+        fds.extend(more);
         let number = |at: usize| fds[at].as_raw_fd();
         let mut config = Config {
             generation: GENERATION,
@@ -318,4 +329,37 @@ fn a_wrong_command_line_shows_the_right_one() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("usage: pyro-vmm"));
+}
+
+#[test]
+fn a_new_control_peer_takes_the_place_of_the_one_before() {
+    let Some(kvm) = kvm() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let number = listener.as_raw_fd();
+    let mut vm = Vm::start_with(kvm, SPIN, vec![listener.into()], |config| {
+        config.control_listener_fd = Some(number);
+        config.outlive_control = true;
+    });
+    vm.expect_started();
+    let connect = || {
+        let peer = UnixStream::connect(&path).unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer
+    };
+
+    // While the first is there.
+    let mut first = std::mem::replace(&mut vm.control, connect());
+    vm.send(&Request::Stats);
+    assert!(matches!(vm.receive(), Message::Reply(Reply::Stats(_))));
+    assert_eq!(first.read(&mut [0]).unwrap(), 0);
+    // After it has gone.
+    vm.control = connect();
+    vm.send(&Request::Stats);
+    assert!(matches!(vm.receive(), Message::Reply(Reply::Stats(_))));
+    drop(std::mem::replace(&mut vm.control, connect()));
+    vm.send(&Request::Stop);
+    vm.expect_ok();
+    assert_eq!(vm.expect_exit(0), ExitReason::Stopped);
 }

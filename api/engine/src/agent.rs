@@ -69,7 +69,10 @@ impl Conversation {
     pub(crate) async fn frame(&mut self) -> Result<Frame, AgentError> {
         loop {
             let mut rest = &self.received[self.taken..];
-            let frame = self.decoder.decode(&mut rest).map_err(AgentError::Protocol)?;
+            let frame = self
+                .decoder
+                .decode(&mut rest)
+                .map_err(AgentError::Protocol)?;
             self.taken = self.received.len() - rest.len();
             if let Some(frame) = frame {
                 return Ok(frame);

@@ -35,7 +35,7 @@ pub(crate) fn install_environment(store: &Path) {
     pack.add_file(b"etc/hostname", meta, &mut &b"pyro\n"[..], 5)
         .expect("added");
     pack.finish().expect("packed");
-    let mut read = |file: &mut File| {
+    let read = |file: &mut File| {
         let mut bytes = Vec::new();
         file.rewind().expect("rewound");
         file.read_to_end(&mut bytes).expect("read");

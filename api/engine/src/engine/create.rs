@@ -35,7 +35,9 @@ impl Engine {
             engine.check_room()?;
             let environment = engine.environment(&request.environment).await?;
             let record = record(&request, limits, environment)?;
-            engine.make(record, request.seed_path.map(PathBuf::from)).await
+            engine
+                .make(record, request.seed_path.map(PathBuf::from))
+                .await
         })
         .await
     }
@@ -114,7 +116,12 @@ impl Engine {
         let record = slot.record();
         let (state, paths) = (self.state.clone(), self.paths.clone());
         let (seed, top) = blocking(move || {
-            let seed = fill(&state, &environments::store(&paths), &record, seed.as_deref())?;
+            let seed = fill(
+                &state,
+                &environments::store(&paths),
+                &record,
+                seed.as_deref(),
+            )?;
             Ok((seed, state.layers().create()?))
         })
         .await?;
@@ -235,8 +242,8 @@ fn import_seed(tree: &mut Tree, dest: pyro_rootfs::tree::Ino, path: &Path) -> Re
     } else {
         SeedKind::Tar
     };
-    let summary =
-        import::import_path(tree, dest, path, ignored, limits).map_err(|e| refused_source(e, path))?;
+    let summary = import::import_path(tree, dest, path, ignored, limits)
+        .map_err(|e| refused_source(e, path))?;
     Ok(Seed {
         kind,
         path: Some(path.display().to_string()),

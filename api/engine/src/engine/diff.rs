@@ -26,6 +26,7 @@ impl Engine {
     pub async fn diff(self: &Arc<Self>, workspace: &str) -> Result<Diff> {
         let slot = self.find(workspace)?;
         let _operation = self.begin(&slot)?;
+        self.write_out(&slot).await?;
         let _steady = slot.steady().await?;
         let disk = self.disk(&slot).await?;
         let since = slot.record().disk.baseline.len();
@@ -165,14 +166,17 @@ impl Bytes {
 
 impl Sides {
     fn binary(&self) -> bool {
-        [&self.old, &self.new].into_iter().flatten().any(|side| match side {
-            Bytes::File(_, content) => {
-                let start = &content[..content.len().min(BINARY_PREFIX)];
-                start.contains(&0) || std::str::from_utf8(content).is_err()
-            }
-            Bytes::Opaque(_) => true,
-            Bytes::Special(_) => false,
-        })
+        [&self.old, &self.new]
+            .into_iter()
+            .flatten()
+            .any(|side| match side {
+                Bytes::File(_, content) => {
+                    let start = &content[..content.len().min(BINARY_PREFIX)];
+                    start.contains(&0) || std::str::from_utf8(content).is_err()
+                }
+                Bytes::Opaque(_) => true,
+                Bytes::Special(_) => false,
+            })
     }
 }
 

@@ -161,7 +161,10 @@ fn refuse_running(slot: &Slot) -> Result<()> {
     }
     Err(Error::new(
         Code::WorkspaceNotStopped,
-        format!("the workspace {} runs, and its disk is read when it is stopped", slot.id()),
+        format!(
+            "the workspace {} runs, and its disk is read when it is stopped",
+            slot.id()
+        ),
         format!(
             "stop it with `pyro workspace stop {}`, or use the file commands, which read a \
              running one",

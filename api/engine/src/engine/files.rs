@@ -44,10 +44,12 @@ impl Engine {
         check_path(&request.path)?;
         let slot = self.find(workspace)?;
         let _operation = self.begin(&slot)?;
-        let _steady = slot.steady().await?;
+        let steady = slot.steady().await?;
         let Ok(guest) = slot.guest() else {
             return self.list_disk(&slot, request, WORKSPACE_ROOT).await;
         };
+        // Nobody waits to stop a guest until its agent has answered.
+        drop(steady);
         let (path, entries, truncated) = self
             .in_time(&guest, list(&guest, &self.root, &request))
             .await?;
@@ -72,10 +74,11 @@ impl Engine {
         check_read(&request)?;
         let slot = self.find(workspace)?;
         let _operation = self.begin(&slot)?;
-        let _steady = slot.steady().await?;
+        let steady = slot.steady().await?;
         let Ok(guest) = slot.guest() else {
             return self.read_disk(&slot, request, WORKSPACE_ROOT).await;
         };
+        drop(steady);
         let reading = read(&guest, &self.root, &request);
         let read = self.in_time(&guest, reading).await?;
         content(slot.id().to_string(), &request, read)
@@ -98,8 +101,7 @@ impl Engine {
         let engine = Arc::clone(self);
         to_the_end(async move {
             let operation = engine.begin(&slot)?;
-            let _steady = slot.steady().await?;
-            let guest = slot.guest()?;
+            let guest = slot.steady_guest().await?;
             let write = protocol::Change::Write(protocol::Write {
                 path: GuestPath::from(request.path.as_str()),
                 size: bytes.len() as u64,
@@ -215,7 +217,10 @@ pub(super) async fn list(
                 let base = listed.as_deref().unwrap_or_default();
                 for entry in entries {
                     bytes += entry.path.as_bytes().len();
-                    bytes += entry.target.as_ref().map_or(0, |target| target.as_bytes().len());
+                    bytes += entry
+                        .target
+                        .as_ref()
+                        .map_or(0, |target| target.as_bytes().len());
                     all.push(shown(base, entry));
                 }
                 if all.len() as u64 > protocol::ENTRIES_MAX || bytes > LISTING_BYTES {
@@ -297,7 +302,8 @@ pub(super) async fn read_path(
             FileEvent::Read {
                 truncated, sha256, ..
             } => {
-                let (path, size) = opened.ok_or(AgentError::OutOfTurn("an end before the start"))?;
+                let (path, size) =
+                    opened.ok_or(AgentError::OutOfTurn("an end before the start"))?;
                 return Ok(Read {
                     path,
                     size,
@@ -389,7 +395,10 @@ async fn failed(guest: &Guest, error: AgentError) -> Error {
         };
     };
     let (code, remedy) = match code {
-        ErrorCode::NotFound => (Code::FileNotFound, "list the directory to see what there is"),
+        ErrorCode::NotFound => (
+            Code::FileNotFound,
+            "list the directory to see what there is",
+        ),
         ErrorCode::NotAFile
         | ErrorCode::NotADirectory
         | ErrorCode::NotEmpty
@@ -409,7 +418,10 @@ async fn failed(guest: &Guest, error: AgentError) -> Error {
             Code::ExecFailed,
             "try again when less is going on in the guest",
         ),
-        _ => (Code::ExecFailed, "try again; when it happens again, report it"),
+        _ => (
+            Code::ExecFailed,
+            "try again; when it happens again, report it",
+        ),
     };
     Error::new(code, message, remedy)
 }
@@ -453,7 +465,10 @@ fn decode(request: &WriteFile) -> Result<Vec<u8>> {
     if bytes.len() > WRITE_MAX {
         return Err(Error::new(
             Code::InvalidRequest,
-            format!("a file of {} bytes is too large to be written so", bytes.len()),
+            format!(
+                "a file of {} bytes is too large to be written so",
+                bytes.len()
+            ),
             "use sync push",
         ));
     }

@@ -1,8 +1,8 @@
 //! How a workspace gets its guest.
 
+use std::path::Path;
 #[cfg(test)]
 use std::path::PathBuf;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,12 +59,16 @@ impl Engine {
                 let kvm = kvm::open_usable(&self.paths).await?;
                 let store = environments::store(&self.paths);
                 let pinned = record.environment.clone();
-                let artefacts = blocking(move || {
+                let layers = self.state.layers();
+                let (all, ids) = (layers.clone(), record.disk.clone());
+                let (artefacts, quota_bytes) = blocking(move || {
                     let opened = open_pinned(&store, &pinned)?;
-                    Ok(opened.artefacts)
+                    // What is there already counts, too.
+                    let there: u64 = ids.stack().map(|id| all.bytes(id)).sum();
+                    let quota = quota_bytes(all.folder())?.saturating_add(there);
+                    Ok((opened.artefacts, quota))
                 })
                 .await?;
-                let layers = self.state.layers();
                 let top = record.disk.top.as_ref().ok_or_else(|| {
                     Error::new(
                         Code::DiskDamaged,
@@ -85,7 +89,7 @@ impl Engine {
                         .map(|id| layers.open(id))
                         .collect::<Result<_>>()?,
                     top: layers.open(top)?,
-                    quota_bytes: quota_bytes(layers.folder())?,
+                    quota_bytes,
                     hostname: record.workspace_id.to_string(),
                     debug_console: self.options.debug_console,
                     folder: folder.to_path_buf(),

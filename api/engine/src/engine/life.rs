@@ -91,7 +91,12 @@ impl Engine {
     }
 
     /// Lets a guest that runs be used, and watches for its end.
-    pub(super) fn take_in(self: &Arc<Self>, slot: &Arc<Slot>, guest: Arc<Guest>, occupied: Occupied) {
+    pub(super) fn take_in(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        guest: Arc<Guest>,
+        occupied: Occupied,
+    ) {
         slot.set_guest(Some((Arc::clone(&guest), occupied)));
         let (engine, slot) = (Arc::clone(self), Arc::clone(slot));
         tokio::spawn(async move {
@@ -146,7 +151,10 @@ async fn power_off(guest: &Guest) {
         let _ = crate::agent::power_off(guest).await;
         guest.ended().await;
     };
-    if tokio::time::timeout(POWER_OFF_DEADLINE, ended).await.is_err() {
+    if tokio::time::timeout(POWER_OFF_DEADLINE, ended)
+        .await
+        .is_err()
+    {
         guest.kill().await;
     }
 }

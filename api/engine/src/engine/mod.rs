@@ -38,7 +38,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use jiff::Timestamp;
-use pyro_client::types::{Health, WORKSPACE_ROOT, UnreadableRecord, Workspace, WorkspaceList, WorkspaceState};
+use pyro_client::types::{
+    Health, UnreadableRecord, WORKSPACE_ROOT, Workspace, WorkspaceList, WorkspaceState,
+};
 use tokio::sync::{Notify, watch};
 
 pub use exec::ExecStream;
@@ -107,7 +109,13 @@ impl Engine {
     /// [`Code::StateLocked`] when another daemon has it; [`Code::StateUnwritable`]. Records that
     /// cannot be read are no error; [`Engine::list`] reports them.
     pub async fn open(paths: Paths, options: Options) -> Result<Arc<Self>> {
-        Self::open_with(paths, options, Launcher::Monitor, WORKSPACE_ROOT.to_string()).await
+        Self::open_with(
+            paths,
+            options,
+            Launcher::Monitor,
+            WORKSPACE_ROOT.to_string(),
+        )
+        .await
     }
 
     async fn open_with(

@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use pyro_agent_protocol as protocol;
 use pyro_agent_protocol::{Change, ErrorCode, Expect, FileEvent, GuestPath, Mode, Request};
-use pyro_client::types::{
-    ApplyPatch, ChangeKind, ListFiles, PatchApplied, PatchedFile,
-};
+use pyro_client::types::{ApplyPatch, ChangeKind, ListFiles, PatchApplied, PatchedFile};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
@@ -42,14 +40,15 @@ impl Engine {
         let engine = Arc::clone(self);
         to_the_end(async move {
             let operation = engine.begin(&slot)?;
-            let _steady = slot.steady().await?;
-            let guest = slot.guest()?;
+            let guest = slot.steady_guest().await?;
             let dry_run = request.dry_run;
             let patch = blocking(move || {
                 Patch::parse(request.patch.as_bytes()).map_err(|error| refused_patch(&error))
             })
             .await?;
-            let before = engine.in_time(&guest, look(&guest, &engine.root, &patch)).await?;
+            let before = engine
+                .in_time(&guest, look(&guest, &engine.root, &patch))
+                .await?;
             let (before, plan) = blocking(move || {
                 let plan = patch
                     .plan(|path| Ok(before.found(path)))
@@ -240,7 +239,10 @@ fn outcome(before: &Before, plan: &[FileChange]) -> Vec<PatchedFile> {
     let mut renamed: BTreeSet<&[u8]> = BTreeSet::new();
     let mut entries = Vec::new();
     for change in plan {
-        let FileChange::Write { path, mode, like, .. } = change else {
+        let FileChange::Write {
+            path, mode, like, ..
+        } = change
+        else {
             continue;
         };
         let from = like.as_deref().filter(|from| *from != path.as_slice());
@@ -379,7 +381,11 @@ fn changes(
         };
         (change, Vec::new())
     });
-    deletes.into_iter().chain(directories).chain(writes).collect()
+    deletes
+        .into_iter()
+        .chain(directories)
+        .chain(writes)
+        .collect()
 }
 
 fn refused_patch(error: &PatchError) -> Error {

@@ -32,8 +32,17 @@ pub(super) struct Push {
 /// A folder of the state directory that goes when it is dropped.
 struct Scratch(std::path::PathBuf);
 
-/// The folders' names begin with this; the next daemon removes what a killed one left.
-pub(super) const SCRATCH: &str = "push-";
+/// The folders' names begin with this.
+const SCRATCH: &str = "push-";
+
+/// Removes what a killed daemon left. Blocks.
+pub(super) fn collect(state: &Path) {
+    for entry in std::fs::read_dir(state).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(SCRATCH) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
 
 impl Scratch {
     fn new(state: &Path) -> io::Result<Self> {
@@ -96,7 +105,11 @@ impl Push {
         let top = dest.trim_end_matches('/').as_bytes().to_vec();
         if !matches!(dest, "" | ".") {
             sender.change(&Change::Mkdir {
-                path: GuestPath::from_bytes(if top.is_empty() { b"/".to_vec() } else { top.clone() }),
+                path: GuestPath::from_bytes(if top.is_empty() {
+                    b"/".to_vec()
+                } else {
+                    top.clone()
+                }),
                 mode: protocol::Mode::Keep,
             });
         }
@@ -127,7 +140,9 @@ impl Push {
                             expect: protocol::Expect::Anything,
                         });
                     }
-                    _ => sender.file(&mut self.tree, &attr, &path).map_err(failed(&path))?,
+                    _ => sender
+                        .file(&mut self.tree, &attr, &path)
+                        .map_err(failed(&path))?,
                 }
             }
         }
@@ -180,7 +195,9 @@ impl Sender<'_> {
         while at < attr.size && !self.frames.is_closed() {
             let left = usize::try_from(attr.size - at).unwrap_or(usize::MAX);
             let most = left.min(chunk.len());
-            let stored = usize::try_from(length.saturating_sub(at)).unwrap_or(usize::MAX).min(most);
+            let stored = usize::try_from(length.saturating_sub(at))
+                .unwrap_or(usize::MAX)
+                .min(most);
             let read = match file {
                 Some(file) if stored > 0 => read_some(file, &mut chunk[..stored], start + at)?,
                 _ => 0,

@@ -49,7 +49,9 @@ impl Engine {
             let Some(expires) = slot.reap_at(now) else {
                 continue;
             };
-            let mut at = failed.get(slot.id()).map_or(expires, |again| expires.max(*again));
+            let mut at = failed
+                .get(slot.id())
+                .map_or(expires, |again| expires.max(*again));
             if at <= now {
                 tracing::info!(workspace = %slot.id(), "its time to live is over");
                 let Err(error) = self.remove(&slot).await else {

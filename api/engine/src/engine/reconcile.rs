@@ -94,13 +94,14 @@ impl Engine {
         self.reattach(slot).await
     }
 
-    /// Removes layers that no record names, and what runs of killed daemons left.
+    /// Removes layers that no record names, and what runs and pushes of killed daemons left.
     async fn collect(&self) -> Result<()> {
         let slots = self.slots();
         let records: Vec<_> = slots.iter().map(|slot| slot.record()).collect();
         let unreadable = !self.index().unreadable.is_empty();
-        let (layers, runs) = (self.state.layers().clone(), self.paths.runs());
+        let (layers, paths) = (self.state.layers().clone(), self.paths.clone());
         blocking(move || {
+            super::push::collect(&paths.state);
             // Which layers an unreadable record needs is not known: all stay.
             if !unreadable {
                 let keep: BTreeSet<_> = records
@@ -112,7 +113,7 @@ impl Engine {
                     tracing::info!(removed, "removed layers that nothing refers to");
                 }
             }
-            if let Err(error) = crate::run_dir::collect(&runs) {
+            if let Err(error) = crate::run_dir::collect(&paths.runs()) {
                 tracing::warn!(%error, "cannot collect the folders of dead runs");
             }
             Ok(())

@@ -74,20 +74,22 @@ impl Engine {
         tokio::spawn(async move {
             let _occupied = engine.occupancy.enter();
             let paths = engine.paths.clone();
-            let opened = blocking(move || match environments::open_installed(&paths, recipe)? {
-                Some(opened) => Ok(opened),
-                None => {
-                    let store = environments::store(&paths);
-                    pyro_images::pull(&store, recipe, &mut pyro_images::Quiet)?;
-                    environments::open_installed(&paths, recipe)?.ok_or_else(|| {
-                        Error::new(
-                            Code::EnvironmentGone,
-                            "the environment is gone again after its pull",
-                            "try again; is a prune running?",
-                        )
-                    })
-                }
-            });
+            let opened = blocking(
+                move || match environments::open_installed(&paths, recipe)? {
+                    Some(opened) => Ok(opened),
+                    None => {
+                        let store = environments::store(&paths);
+                        pyro_images::pull(&store, recipe, &mut pyro_images::Quiet)?;
+                        environments::open_installed(&paths, recipe)?.ok_or_else(|| {
+                            Error::new(
+                                Code::EnvironmentGone,
+                                "the environment is gone again after its pull",
+                                "try again; is a prune running?",
+                            )
+                        })
+                    }
+                },
+            );
             let ended = match opened.await {
                 Ok(opened) => follow(prepared, opened, request, &sender).await,
                 Err(error) => Err(error),
@@ -167,12 +169,16 @@ fn result(request: RunRequest, report: Report, stdout: &Ends, stderr: &Ends) -> 
         CommandEnd::Exited(_) => (ExecState::Exited, None, None),
         CommandEnd::Signalled(signal) => (ExecState::Signalled, Some(*signal), None),
         CommandEnd::TimedOut => (ExecState::TimedOut, None, None),
-        CommandEnd::NotFound(message) => {
-            (ExecState::NotStarted, None, Some((Code::CommandNotFound, message)))
-        }
-        CommandEnd::NotExecutable(message) => {
-            (ExecState::NotStarted, None, Some((Code::CommandNotExecutable, message)))
-        }
+        CommandEnd::NotFound(message) => (
+            ExecState::NotStarted,
+            None,
+            Some((Code::CommandNotFound, message)),
+        ),
+        CommandEnd::NotExecutable(message) => (
+            ExecState::NotStarted,
+            None,
+            Some((Code::CommandNotExecutable, message)),
+        ),
     };
     let error = failure.map(|(code, message)| ApiError {
         code: code.as_str().to_string(),

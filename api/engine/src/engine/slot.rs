@@ -153,7 +153,11 @@ impl Slot {
     /// [`Code::WorkspaceNotRunning`] with what to do about it.
     pub(super) fn guest(&self) -> Result<Arc<Guest>> {
         let live = self.live();
-        if let Some(running) = live.guest.as_ref().filter(|running| !running.guest.has_ended()) {
+        if let Some(running) = live
+            .guest
+            .as_ref()
+            .filter(|running| !running.guest.has_ended())
+        {
             return Ok(Arc::clone(&running.guest));
         }
         let state = match state_of(&live.record.phase) {
@@ -172,6 +176,13 @@ impl Slot {
         ))
     }
 
+    /// The guest that runs, once whatever starts or stops one is done. It may be stopped at any
+    /// time after.
+    pub(super) async fn steady_guest(&self) -> Result<Arc<Guest>> {
+        let _steady = self.steady().await?;
+        self.guest()
+    }
+
     /// Takes in the guest that now runs, or that there is none.
     pub(super) fn set_guest(&self, guest: Option<(Arc<Guest>, Occupied)>) {
         let running = guest.map(|(guest, occupied)| Running {
@@ -185,7 +196,9 @@ impl Slot {
     /// Whether this guest is the one that was taken in last.
     pub(super) fn has_guest(&self, guest: &Arc<Guest>) -> bool {
         let live = self.live();
-        live.guest.as_ref().is_some_and(|running| Arc::ptr_eq(&running.guest, guest))
+        live.guest
+            .as_ref()
+            .is_some_and(|running| Arc::ptr_eq(&running.guest, guest))
     }
 
     /// Refuses what is wanted of a workspace that is on its way out.

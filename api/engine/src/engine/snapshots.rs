@@ -46,6 +46,8 @@ impl Engine {
         let engine = Arc::clone(self);
         to_the_end(async move {
             let operation = engine.begin(&slot)?;
+            check_room(&slot.record().disk, &request.name)?;
+            engine.write_out(&slot).await?;
             let _alone = slot.alone().await?;
             check_room(&slot.record().disk, &request.name)?;
             engine.freeze(&slot).await?;
@@ -112,7 +114,10 @@ impl Engine {
             let before = slot.record().disk.clone();
             find(&before, &name)?;
             slot.commit(&engine.state, |record| {
-                record.disk.snapshots.retain(|snapshot| snapshot.name != name);
+                record
+                    .disk
+                    .snapshots
+                    .retain(|snapshot| snapshot.name != name);
                 Ok(())
             })
             .await?;
@@ -171,12 +176,11 @@ impl Engine {
         .await
     }
 
-    /// Puts an empty layer above the one that takes the writes. What a running guest has in its
-    /// memory is written out before. The caller has the workspace alone.
+    /// Puts an empty layer above the one that takes the writes. The caller has the workspace
+    /// alone, and has let the guest write out what it held.
     async fn freeze(&self, slot: &Arc<Slot>) -> Result<()> {
         let guest = slot.guest().ok();
         if let Some(guest) = &guest {
-            sync(guest).await?;
             self.finish_freeze(slot, guest).await?;
         }
         let state = self.state.clone();
@@ -287,11 +291,13 @@ fn find(disk: &Disk, name: &str) -> Result<Vec<LayerId>> {
         return Ok(disk.baseline.clone());
     }
     let found = disk.snapshots.iter().find(|snapshot| snapshot.name == name);
-    found.map(|snapshot| snapshot.layers.clone()).ok_or_else(|| {
-        Error::new(
-            Code::SnapshotNotFound,
-            format!("the workspace has no snapshot {name:?}"),
-            "see `pyro workspace snapshot list`",
-        )
-    })
+    found
+        .map(|snapshot| snapshot.layers.clone())
+        .ok_or_else(|| {
+            Error::new(
+                Code::SnapshotNotFound,
+                format!("the workspace has no snapshot {name:?}"),
+                "see `pyro workspace snapshot list`",
+            )
+        })
 }

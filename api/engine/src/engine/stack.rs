@@ -26,10 +26,21 @@ use crate::records::Record;
 const LISTING_BYTES: usize = 64 << 20;
 
 impl Engine {
-    /// The disk as it is now. The caller sees to it that the layers stay.
+    /// Lets a guest that runs write out what it holds, while others may stop it.
+    pub(super) async fn write_out(&self, slot: &Arc<Slot>) -> Result<()> {
+        let Ok(guest) = slot.steady_guest().await else {
+            return Ok(());
+        };
+        match super::snapshots::sync(&guest).await {
+            // One that has ended holds nothing any more.
+            Err(_) if guest.has_ended() => Ok(()),
+            synced => synced,
+        }
+    }
+
+    /// The disk as its monitor knows it now. The caller sees to it that the layers stay.
     pub(super) async fn disk(&self, slot: &Arc<Slot>) -> Result<StackReader> {
         if let Ok(guest) = slot.guest() {
-            super::snapshots::sync(&guest).await?;
             guest.sync_root().await?;
         }
         let record = slot.record();
@@ -44,11 +55,9 @@ fn open(
     record: &Record,
 ) -> Result<StackReader> {
     let packed = open_packed(store, &record.environment)?;
-    let disk = &record.disk;
-    let deltas = disk
-        .frozen
-        .iter()
-        .chain(&disk.top)
+    let deltas = record
+        .disk
+        .stack()
         .map(|id| state.layers().open(id))
         .collect::<Result<Vec<_>>>()?;
     StackReader::open(packed, &deltas).map_err(|error: OpenError| damaged().caused_by(error))
@@ -62,7 +71,10 @@ pub(super) fn resolve(disk: &StackReader, path: &str, within: &str) -> Result<At
 
 fn unresolved(error: ResolveError, path: &str, within: &str) -> Error {
     let (code, remedy) = match error {
-        ResolveError::NotFound => (Code::FileNotFound, "list the directory to see what there is"),
+        ResolveError::NotFound => (
+            Code::FileNotFound,
+            "list the directory to see what there is",
+        ),
         ResolveError::NotADirectory => (Code::FileKind, "list the directory to see what there is"),
         ResolveError::Leaves => {
             let message = format!("{path:?} leaves {within}");

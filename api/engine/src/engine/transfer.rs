@@ -37,8 +37,7 @@ impl Engine {
         let engine = Arc::clone(self);
         to_the_end(async move {
             let operation = engine.begin(&slot)?;
-            let _steady = slot.steady().await?;
-            let guest = slot.guest()?;
+            let guest = slot.steady_guest().await?;
             let scratch = engine.paths.state.clone();
             let source = request.source.clone();
             let push = blocking(move || {
@@ -82,6 +81,7 @@ impl Engine {
         let engine = Arc::clone(self);
         to_the_end(async move {
             let _operation = engine.begin(&slot)?;
+            engine.write_out(&slot).await?;
             let _steady = slot.steady().await?;
             let mut disk = engine.disk(&slot).await?;
             let path = engine.normal(&request.path);
@@ -138,9 +138,7 @@ pub(super) fn refused_export(error: ExportError, output: &str) -> Error {
         ),
         ExportError::Unsupported { .. } => (Code::FileKind, "export a file or a directory"),
         ExportError::TooLarge { .. } => (Code::SourceRefused, "export a part of it"),
-        ExportError::Write { source, .. }
-            if source.kind() == std::io::ErrorKind::StorageFull =>
-        {
+        ExportError::Write { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
             (Code::NoSpace, "free space where the output goes")
         }
         ExportError::Write { .. } => (

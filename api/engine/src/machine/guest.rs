@@ -131,7 +131,7 @@ impl Guest {
         Err(error)
     }
 
-    fn spawn(spec: GuestSpec<'_>) -> Result<(Self, sockets::Acceptor, String, Instant)> {
+    pub(super) fn spawn(spec: GuestSpec<'_>) -> Result<(Self, sockets::Acceptor, String, Instant)> {
         let folder = prepare(&spec.folder).map_err(|e| unwritable(&spec.folder, e))?;
         let mut launch = Launch::new(Parts {
             limits: spec.limits,
@@ -186,7 +186,10 @@ impl Guest {
     ///
     /// # Errors
     /// When its control socket does not answer. The process is then for the caller to end.
-    pub(crate) async fn adopt(folder: &Path, process: Process) -> std::result::Result<Self, Process> {
+    pub(crate) async fn adopt(
+        folder: &Path,
+        process: Process,
+    ) -> std::result::Result<Self, Process> {
         let connect = async {
             let descriptor = open_folder(folder)?;
             let control = connect(&descriptor, "control.sock").await?;
@@ -271,7 +274,9 @@ impl Guest {
     /// Asks the monitor something. `None` when it does not answer.
     pub(crate) async fn ask(&self, request: &Request, patience: Duration) -> Option<Reply> {
         let mut control = self.control.as_ref()?.lock().await;
-        tokio::time::timeout(patience, control.ask(request)).await.ok()?
+        tokio::time::timeout(patience, control.ask(request))
+            .await
+            .ok()?
     }
 
     /// Makes durable what the file server of the guest's root holds.
@@ -279,7 +284,10 @@ impl Guest {
         if self.control.is_none() {
             return Ok(());
         }
-        done(self.ask(&Request::Sync, DISK_DEADLINE).await, "write the disk out")
+        done(
+            self.ask(&Request::Sync, DISK_DEADLINE).await,
+            "write the disk out",
+        )
     }
 
     /// Freezes the layer that takes the writes, and goes on in the empty one of `directory`.
@@ -406,7 +414,10 @@ pub(crate) fn forget(folder: &Path) -> Result<()> {
 /// What a monitor without a control peer wrote as its last word.
 fn last_word(folder: &Path) -> Option<Ended> {
     let text = log_tail(folder);
-    let message = text.lines().rev().find_map(|line| serde_json::from_str(line).ok())?;
+    let message = text
+        .lines()
+        .rev()
+        .find_map(|line| serde_json::from_str(line).ok())?;
     match message {
         Message::Event(Event::Exited {
             reason,
@@ -465,7 +476,10 @@ fn create(path: &Path) -> io::Result<File> {
 
 /// A socket's path may be 107 bytes long, a state directory's longer: so by its descriptor.
 fn socket_path(folder: &OwnedFd, name: &str) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_fd().as_raw_fd()))
+    PathBuf::from(format!(
+        "/proc/self/fd/{}/{name}",
+        folder.as_fd().as_raw_fd()
+    ))
 }
 
 fn listen(folder: &OwnedFd, name: &str) -> io::Result<OwnedFd> {

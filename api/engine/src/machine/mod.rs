@@ -152,8 +152,12 @@ impl Machine {
         command.stderr(Stdio::piped()).kill_on_drop(true);
         spawn::inherit_only(&mut command, &sockets.inherited.numbers());
         let started = Instant::now();
-        let mut child = command.spawn().map_err(|e| launch::not_started(monitor, e))?;
-        let launch::Sockets { control, acceptor, .. } = sockets;
+        let mut child = command
+            .spawn()
+            .map_err(|e| launch::not_started(monitor, e))?;
+        let launch::Sockets {
+            control, acceptor, ..
+        } = sockets;
         let stderr = child.stderr.take();
         let stderr = tokio::spawn(keep_tail(stderr, spec.debug_console));
         let control = Control::start(control);
@@ -348,5 +352,7 @@ async fn keep_tail(stream: Option<tokio::process::ChildStderr>, copy: bool) -> V
     tail
 }
 
+#[cfg(test)]
+mod guest_tests;
 #[cfg(test)]
 mod tests;

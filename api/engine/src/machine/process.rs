@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
@@ -55,6 +56,10 @@ impl Process {
         if Identity::of(identity.pid) != Some(identity) {
             return Ok(None);
         }
+        if has_ended(&pidfd) {
+            reap(&pidfd);
+            return Ok(None);
+        }
         Ok(Some(Self { identity, pidfd }))
     }
 
@@ -69,8 +74,15 @@ impl Process {
         if let Ok(watched) = self.pidfd.try_clone().and_then(watch) {
             let _ = watched.readable().await;
         }
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), options);
+        reap(&self.pidfd);
+    }
+
+    /// Kills it and blocks until it has ended.
+    #[cfg(test)]
+    pub(crate) fn kill_and_wait(&self) {
+        self.kill();
+        let _ = poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], None);
+        reap(&self.pidfd);
     }
 
     /// Kills it. No error when it has ended.
@@ -79,7 +91,26 @@ impl Process {
     }
 }
 
-#[allow(unsafe_code, reason = "tokio cannot know that an OwnedFd keeps its number")]
+/// Whether nothing is left of it but its exit status.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    matches!(poll(&mut fds, Some(&now)), Ok(1..))
+}
+
+/// Takes the exit status, so that nothing is left; an error means that it is not our child.
+fn reap(pidfd: &OwnedFd) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let _ = waitid(WaitId::PidFd(pidfd.as_fd()), options);
+}
+
+#[allow(
+    unsafe_code,
+    reason = "tokio cannot know that an OwnedFd keeps its number"
+)]
 fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always gives the same descriptor and closes it only when dropped.
     let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
@@ -103,7 +134,10 @@ mod tests {
             line.push_str(&format!(" {field}"));
         }
         let identity = Identity::parse(&line).expect("parses");
-        assert_eq!((identity.pid.as_raw_nonzero().get(), identity.start), (17, 22));
+        assert_eq!(
+            (identity.pid.as_raw_nonzero().get(), identity.start),
+            (17, 22)
+        );
         for bad in ["", "x", "17 (a", "17 (a) S 1 2"] {
             assert_eq!(Identity::parse(bad), None);
         }
@@ -112,8 +146,13 @@ mod tests {
     #[tokio::test]
     async fn the_end_is_seen_and_the_process_reaped() {
         #[allow(clippy::zombie_processes, reason = "reaping it is what is tested")]
-        let child = Command::new("/bin/sleep").arg("1000").spawn().expect("spawned");
-        let process = Process::find(identity(child.id())).expect("works").expect("there");
+        let child = Command::new("/bin/sleep")
+            .arg("1000")
+            .spawn()
+            .expect("spawned");
+        let process = Process::find(identity(child.id()))
+            .expect("works")
+            .expect("there");
         assert_eq!(process.pid(), child.id());
 
         process.kill();
@@ -125,7 +164,10 @@ mod tests {
     #[tokio::test]
     async fn another_process_with_the_same_number_is_not_it() {
         let own = identity(std::process::id());
-        let other = Identity { start: own.start + 1, ..own };
+        let other = Identity {
+            start: own.start + 1,
+            ..own
+        };
         assert!(Process::find(other).expect("works").is_none());
         assert!(Process::find(own).expect("works").is_some());
     }

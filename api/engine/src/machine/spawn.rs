@@ -48,7 +48,10 @@ pub(crate) fn outlive_us(command: &mut std::process::Command, keep: &[RawFd], id
             if libc::setsid() == -1 {
                 return Err(io::Error::last_os_error());
             }
-            let stat = libc::open(c"/proc/self/stat".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+            let stat = libc::open(
+                c"/proc/self/stat".as_ptr(),
+                libc::O_RDONLY | libc::O_CLOEXEC,
+            );
             let mut line = [0u8; 1024];
             let read = libc::read(stat, line.as_mut_ptr().cast(), line.len());
             let Ok(length) = usize::try_from(read) else {

@@ -58,7 +58,10 @@ impl Layers {
     /// Makes an empty layer.
     pub(crate) fn create(&self) -> Result<LayerId> {
         let make = || {
-            let id = LayerId(format!("{:016x}", u64::from_ne_bytes(crate::run_dir::random()?)));
+            let id = LayerId(format!(
+                "{:016x}",
+                u64::from_ne_bytes(crate::run_dir::random()?)
+            ));
             DirBuilder::new().mode(0o700).create(self.path(&id))?;
             sync_folder(&self.folder)?;
             Ok(id)
@@ -76,7 +79,10 @@ impl Layers {
         rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| {
             Error::new(
                 Code::DiskDamaged,
-                format!("a layer of the workspace's disk cannot be opened at {}", path.display()),
+                format!(
+                    "a layer of the workspace's disk cannot be opened at {}",
+                    path.display()
+                ),
                 "restore the folder from a backup, or delete the workspace",
             )
             .caused_by(io::Error::from(e))
@@ -106,6 +112,16 @@ impl Layers {
         Ok(removed)
     }
 
+    /// Bytes of the files' contents in a layer, as far as they can be counted.
+    pub(crate) fn bytes(&self, id: &LayerId) -> u64 {
+        let contents = fs::read_dir(self.path(id).join("content"));
+        let files = contents.into_iter().flatten().flatten();
+        files
+            .filter_map(|file| file.metadata().ok())
+            .map(|meta| meta.len())
+            .sum()
+    }
+
     /// Where the layers are.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
@@ -124,7 +140,10 @@ mod tests {
     fn only_layers_that_are_named_stay() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let layers = Layers::new(folder.path().into());
-        let (kept, gone) = (layers.create().expect("made"), layers.create().expect("made"));
+        let (kept, gone) = (
+            layers.create().expect("made"),
+            layers.create().expect("made"),
+        );
         fs::write(folder.path().join(&gone.0).join("journal"), "x").expect("written");
         fs::create_dir(folder.path().join("notes")).expect("made");
 
@@ -132,14 +151,22 @@ mod tests {
 
         assert_eq!(removed.expect("collected"), 1);
         layers.open(&kept).expect("there");
-        assert_eq!(layers.open(&gone).expect_err("gone").code(), Code::DiskDamaged);
+        assert_eq!(
+            layers.open(&gone).expect_err("gone").code(),
+            Code::DiskDamaged
+        );
         assert!(folder.path().join("notes").exists());
         layers.remove(&gone).expect("gone already");
     }
 
     #[test]
     fn a_path_is_no_layer() {
-        for text in ["", "../../../../../x", "0123456789abcdeF", "0123456789abcdef0"] {
+        for text in [
+            "",
+            "../../../../../x",
+            "0123456789abcdeF",
+            "0123456789abcdef0",
+        ] {
             assert!(LayerId::parse(text).is_none(), "{text}");
         }
     }

@@ -91,6 +91,11 @@ pub(crate) struct SnapshotRecord {
 }
 
 impl Disk {
+    /// The layers of the disk as it is now, lowest first.
+    pub(crate) fn stack(&self) -> impl Iterator<Item = &LayerId> {
+        self.frozen.iter().chain(&self.top)
+    }
+
     /// Every layer that must be kept.
     pub(crate) fn layers(&self) -> impl Iterator<Item = &LayerId> {
         self.baseline

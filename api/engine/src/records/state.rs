@@ -202,8 +202,8 @@ fn read(folder: &Path, id: &WorkspaceId) -> Result<Record> {
              nothing of it was changed",
         )
     };
-    let bytes = read_bounded(&path, MAX_RECORD)
-        .map_err(|e| unreadable("cannot be read").caused_by(e))?;
+    let bytes =
+        read_bounded(&path, MAX_RECORD).map_err(|e| unreadable("cannot be read").caused_by(e))?;
     let value: serde_json::Value =
         serde_json::from_slice(&bytes).map_err(|e| unreadable("is not JSON").caused_by(e))?;
     match value.get("format").and_then(serde_json::Value::as_u64) {

@@ -93,7 +93,10 @@ mod tests {
     fn what_fits_is_whole() {
         let mut ends = Ends::new(10);
         ends.push(b"0123456789");
-        assert_eq!((ends.text().as_str(), ends.truncated()), ("0123456789", false));
+        assert_eq!(
+            (ends.text().as_str(), ends.truncated()),
+            ("0123456789", false)
+        );
     }
 
     #[test]

@@ -11,7 +11,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use pyro_agent_protocol::{
-    Attach, ErrorCode, Exec, ExitStatus, FrameKind, JobEvent, JobState, OutputStream, Request, Start,
+    Attach, ErrorCode, Exec, ExitStatus, FrameKind, JobEvent, JobState, OutputStream, Request,
+    Start,
 };
 use pyro_client::types::{CAPTURE_BYTES, ExecEvent, ExecRecord, ExecState};
 use tokio::sync::mpsc;
@@ -115,7 +116,10 @@ impl Follower {
         let job = self.running.job.clone();
         let (request, timeout) = match &self.how {
             How::Start { exec, timeout } => {
-                let hold = self.listener.as_ref().is_some_and(|listener| !listener.detached);
+                let hold = self
+                    .listener
+                    .as_ref()
+                    .is_some_and(|listener| !listener.detached);
                 let start = Start {
                     job: job.clone(),
                     exec: exec.clone(),
@@ -171,8 +175,14 @@ impl Follower {
             };
             let quiet = ending.is_some();
             match frame.kind {
-                FrameKind::Stdout => self.output(OutputStream::Stdout, &frame.payload, quiet, overdue).await,
-                FrameKind::Stderr => self.output(OutputStream::Stderr, &frame.payload, quiet, overdue).await,
+                FrameKind::Stdout => {
+                    self.output(OutputStream::Stdout, &frame.payload, quiet, overdue)
+                        .await
+                }
+                FrameKind::Stderr => {
+                    self.output(OutputStream::Stderr, &frame.payload, quiet, overdue)
+                        .await
+                }
                 FrameKind::Message => {
                     let event = frame.message::<JobEvent>().map_err(AgentError::Protocol)?;
                     if let Some(end) = self.event(event, ending).await? {
@@ -255,7 +265,11 @@ impl Follower {
 
     /// Lets a listener go that only wanted to know that the command runs.
     async fn let_go(&mut self) {
-        if self.listener.as_ref().is_some_and(|listener| listener.detached) {
+        if self
+            .listener
+            .as_ref()
+            .is_some_and(|listener| listener.detached)
+        {
             let record = Box::new(self.running.record());
             self.tell(ExecEvent::Ended { record }).await;
             self.listener = None;
@@ -459,7 +473,11 @@ pub(super) async fn forget_ended(slot: &Arc<Slot>, guest: &Guest) {
         return;
     };
     for info in jobs {
-        let sequence = info.job.as_str().strip_prefix("exec-").and_then(|s| s.parse().ok());
+        let sequence = info
+            .job
+            .as_str()
+            .strip_prefix("exec-")
+            .and_then(|s| s.parse().ok());
         let followed = sequence.is_none_or(|sequence| slot.execs.running(sequence).is_some());
         if !followed && matches!(info.state, JobState::Ended { .. }) {
             let forget = Request::Forget { job: info.job };

@@ -77,10 +77,7 @@ impl Engine {
         let engine = Arc::clone(self);
         to_the_end(async move {
             let operation = engine.begin(&slot)?;
-            let guest = {
-                let _steady = slot.steady().await?;
-                slot.guest()?
-            };
+            let guest = slot.steady_guest().await?;
             let started_at = Timestamp::now();
             let running = slot.execs.add(|sequence| ExecRecord {
                 sequence,
@@ -237,7 +234,9 @@ impl Engine {
         let path = absolute(path);
         // The same but for tests.
         match path.strip_prefix(WORKSPACE_ROOT) {
-            Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("{}{rest}", self.root),
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+                format!("{}{rest}", self.root)
+            }
             _ => path,
         }
     }
@@ -266,7 +265,10 @@ impl Slot {
                 Error::new(
                     Code::ExecNotFound,
                     format!("the journal of {} has no command {sequence}", slot.id()),
-                    format!("see `pyro workspace logs {}`; old commands are dropped", slot.id()),
+                    format!(
+                        "see `pyro workspace logs {}`; old commands are dropped",
+                        slot.id()
+                    ),
                 )
             })
         })
@@ -289,7 +291,10 @@ fn check(request: &ExecRequest) -> Result<()> {
     if !(1..=MAX_SECONDS).contains(&request.timeout_seconds) {
         return Err(Error::new(
             Code::TimeOutOfRange,
-            format!("a timeout of {} seconds is not possible", request.timeout_seconds),
+            format!(
+                "a timeout of {} seconds is not possible",
+                request.timeout_seconds
+            ),
             format!("pass 1 to {MAX_SECONDS} seconds"),
         ));
     }
@@ -300,10 +305,15 @@ fn check(request: &ExecRequest) -> Result<()> {
             "pass the path of a directory in the guest",
         ));
     }
-    let bytes: usize = request.env.iter().map(|(key, value)| key.len() + value.len() + 2).sum();
-    let odd = request.env.iter().find(|(key, value)| {
-        key.is_empty() || key.contains(['=', '\0']) || value.contains('\0')
-    });
+    let bytes: usize = request
+        .env
+        .iter()
+        .map(|(key, value)| key.len() + value.len() + 2)
+        .sum();
+    let odd = request
+        .env
+        .iter()
+        .find(|(key, value)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0'));
     if odd.is_some() || request.env.len() > MAX_VARIABLES || bytes > MAX_VARIABLE_BYTES {
         return Err(Error::new(
             Code::InvalidEnvironment,

@@ -100,7 +100,12 @@ impl Execs {
     /// Numbers of what is kept or runs, in order.
     pub(super) fn sequences(&self) -> Vec<u64> {
         let state = self.state();
-        let mut all: Vec<u64> = state.ended.keys().chain(state.running.keys()).copied().collect();
+        let mut all: Vec<u64> = state
+            .ended
+            .keys()
+            .chain(state.running.keys())
+            .copied()
+            .collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -111,7 +116,10 @@ impl Execs {
         let mut state = self.state();
         let sequence = running.record.sequence;
         // After a reset the number may be another command's.
-        let ours = state.running.get(&sequence).is_some_and(|it| Arc::ptr_eq(it, running));
+        let ours = state
+            .running
+            .get(&sequence)
+            .is_some_and(|it| Arc::ptr_eq(it, running));
         if ours {
             state.running.remove(&sequence);
             state.ended.insert(sequence, size);

@@ -17,7 +17,7 @@ async fn moves<T>(engine: &Arc<Engine>, operation: impl Future<Output = Result<T
 
 #[tokio::test]
 async fn what_changes_a_workspace_is_activity_and_what_reads_it_is_not() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     create(&engine, "a").await;
     let out = tempfile::tempdir().expect("temporary folder");
@@ -25,8 +25,14 @@ async fn what_changes_a_workspace_is_activity_and_what_reads_it_is_not() {
     std::fs::create_dir(&source).expect("made");
     let output = |name: &str| out.path().join(name).display().to_string();
     let e = &engine;
-    let list = || ListFiles { path: ".".into(), recursive: true };
-    let etc = || ListFiles { path: "/etc".into(), recursive: true };
+    let list = || ListFiles {
+        path: ".".into(),
+        recursive: true,
+    };
+    let etc = || ListFiles {
+        path: "/etc".into(),
+        recursive: true,
+    };
     let update = UpdateWorkspace {
         labels: BTreeMap::from([("k".into(), "v".into())]),
         ..UpdateWorkspace::default()
@@ -41,7 +47,10 @@ async fn what_changes_a_workspace_is_activity_and_what_reads_it_is_not() {
         patch: "--- a/f\n+++ b/f\n@@ -1 +1 @@\n-1\n+2\n".into(),
         dry_run,
     };
-    let push = SyncPush { source: source.display().to_string(), dest: ".".into() };
+    let push = SyncPush {
+        source: source.display().to_string(),
+        dest: ".".into(),
+    };
     let snapshot = CreateSnapshot { name: "s".into() };
     let ended = async {
         run(e, "a", shell("true")).await;
@@ -50,12 +59,33 @@ async fn what_changes_a_workspace_is_activity_and_what_reads_it_is_not() {
     let moved = [
         ("update", moves(e, e.update("a", update)).await),
         ("file_write", moves(e, e.file_write("a", write)).await),
-        ("patch_apply", moves(e, e.patch_apply("a", patch(false))).await),
+        (
+            "patch_apply",
+            moves(e, e.patch_apply("a", patch(false))).await,
+        ),
         ("sync_push", moves(e, e.sync_push("a", push)).await),
         ("exec", moves(e, ended).await),
-        ("snapshot_create", moves(e, e.snapshot_create("a", snapshot)).await),
-        ("snapshot_delete", moves(e, e.snapshot_delete("a", "s")).await),
-        ("reset", moves(e, e.reset("a", Reset { snapshot: "baseline".into() })).await),
+        (
+            "snapshot_create",
+            moves(e, e.snapshot_create("a", snapshot)).await,
+        ),
+        (
+            "snapshot_delete",
+            moves(e, e.snapshot_delete("a", "s")).await,
+        ),
+        (
+            "reset",
+            moves(
+                e,
+                e.reset(
+                    "a",
+                    Reset {
+                        snapshot: "baseline".into(),
+                    },
+                ),
+            )
+            .await,
+        ),
     ];
     for (name, moved) in moved {
         assert!(moved, "{name} is activity");
@@ -67,22 +97,51 @@ async fn what_changes_a_workspace_is_activity_and_what_reads_it_is_not() {
         ("list", moves(e, async { Ok(e.list()) }).await),
         ("health", moves(e, async { Ok(e.health()) }).await),
         ("logs", moves(e, e.logs("a")).await),
-        ("exec_get", moves(e, e.exec_get("a", 1, Duration::ZERO)).await),
+        (
+            "exec_get",
+            moves(e, e.exec_get("a", 1, Duration::ZERO)).await,
+        ),
         ("file_list", moves(e, e.file_list("a", list())).await),
-        ("file_read", moves(e, e.file_read("a", ReadFile::new("f"))).await),
-        ("patch_apply, dry", moves(e, e.patch_apply("a", patch(true))).await),
+        (
+            "file_read",
+            moves(e, e.file_read("a", ReadFile::new("f"))).await,
+        ),
+        (
+            "patch_apply, dry",
+            moves(e, e.patch_apply("a", patch(true))).await,
+        ),
         ("diff", moves(e, e.diff("a")).await),
-        ("export", moves(e, e.export("a", Export { path: ".".into(), output: output("tree"), force: false })).await),
+        (
+            "export",
+            moves(
+                e,
+                e.export(
+                    "a",
+                    Export {
+                        path: ".".into(),
+                        output: output("tree"),
+                        force: false,
+                    },
+                ),
+            )
+            .await,
+        ),
         ("snapshot_list", moves(e, e.snapshot_list("a")).await),
     ];
     for (name, moved) in stayed {
         assert!(!moved, "{name} is no activity");
     }
     assert!(moves(e, e.stop("a")).await, "stop is activity");
-    let image = ExportDisk { output: output("disk"), force: false };
+    let image = ExportDisk {
+        output: output("disk"),
+        force: false,
+    };
     let stayed = [
         ("disk_list", moves(e, e.disk_list("a", etc())).await),
-        ("disk_read", moves(e, e.disk_read("a", ReadFile::new("/etc/hostname"))).await),
+        (
+            "disk_read",
+            moves(e, e.disk_read("a", ReadFile::new("/etc/hostname"))).await,
+        ),
         ("disk_export", moves(e, e.disk_export("a", image)).await),
     ];
     for (name, moved) in stayed {
@@ -93,7 +152,7 @@ async fn what_changes_a_workspace_is_activity_and_what_reads_it_is_not() {
 
 #[test]
 fn the_time_of_the_last_activity_survives_a_killed_daemon() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let before = world.daemon(async |engine| {
         create(&engine, "a").await;
         run(&engine, "a", shell("true")).await;

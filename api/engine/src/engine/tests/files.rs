@@ -27,14 +27,20 @@ fn list(path: &str, recursive: bool) -> ListFiles {
 
 #[tokio::test]
 async fn a_file_is_written_read_and_guarded_by_its_digest() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     create(&engine, "a").await;
 
-    let made = engine.file_write("a", write("src/new.txt", "één\n")).await.expect("written");
+    let made = engine
+        .file_write("a", write("src/new.txt", "één\n"))
+        .await
+        .expect("written");
     assert!(made.created);
     assert_eq!(made.path, format!("{}/src/new.txt", world.root()));
-    let read = engine.file_read("a", ReadFile::new("src/new.txt")).await.expect("read");
+    let read = engine
+        .file_read("a", ReadFile::new("src/new.txt"))
+        .await
+        .expect("read");
     assert_eq!((read.content.as_str(), read.truncated), ("één\n", false));
     assert_eq!(read.sha256.as_deref(), Some(made.sha256.as_str()));
 
@@ -44,7 +50,10 @@ async fn a_file_is_written_read_and_guarded_by_its_digest() {
     again.expect_sha256 = Some(made.sha256.clone());
     let again = engine.file_write("a", again).await.expect("written");
     assert!(!again.created);
-    assert_eq!(fs::metadata(&host).expect("there").permissions().mode() & 0o777, 0o750);
+    assert_eq!(
+        fs::metadata(&host).expect("there").permissions().mode() & 0o777,
+        0o750
+    );
     let mut stale = write("src/new.txt", "three\n");
     stale.expect_sha256 = Some(made.sha256);
     let error = engine.file_write("a", stale).await.expect_err("refused");
@@ -54,7 +63,7 @@ async fn a_file_is_written_read_and_guarded_by_its_digest() {
 
 #[tokio::test]
 async fn a_cut_never_goes_through_a_character_and_binary_files_need_base64() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     create(&engine, "a").await;
     fs::write(format!("{}/text", world.root()), "aéb").expect("written");
@@ -63,18 +72,27 @@ async fn a_cut_never_goes_through_a_character_and_binary_files_need_base64() {
     let mut request = ReadFile::new("text");
     request.max_bytes = 2;
     let cut = engine.file_read("a", request).await.expect("read");
-    assert_eq!((cut.content.as_str(), cut.bytes_read, cut.truncated), ("a", 1, true));
+    assert_eq!(
+        (cut.content.as_str(), cut.bytes_read, cut.truncated),
+        ("a", 1, true)
+    );
     assert_eq!((cut.size_bytes, cut.sha256), (4, None));
-    let error = engine.file_read("a", ReadFile::new("bytes")).await.expect_err("no text");
+    let error = engine
+        .file_read("a", ReadFile::new("bytes"))
+        .await
+        .expect_err("no text");
     assert_eq!(error.code(), Code::NotUtf8);
     let mut request = ReadFile::new("bytes");
     request.encoding = Encoding::Base64;
-    assert_eq!(engine.file_read("a", request).await.expect("read").content, "//4=");
+    assert_eq!(
+        engine.file_read("a", request).await.expect("read").content,
+        "//4="
+    );
 }
 
 #[tokio::test]
 async fn listings_are_sorted_and_say_what_things_are() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     create(&engine, "a").await;
     let root = PathBuf::from(world.root());
@@ -82,12 +100,21 @@ async fn listings_are_sorted_and_say_what_things_are() {
     fs::write(root.join("dir/file"), "12345").expect("written");
     std::os::unix::fs::symlink("dir/file", root.join("link")).expect("made");
 
-    let flat = engine.file_list("a", list(".", false)).await.expect("listed");
-    let all = engine.file_list("a", list(&world.root(), true)).await.expect("listed");
+    let flat = engine
+        .file_list("a", list(".", false))
+        .await
+        .expect("listed");
+    let all = engine
+        .file_list("a", list(&world.root(), true))
+        .await
+        .expect("listed");
 
     let names = |list: &pyro_client::types::FileList| -> Vec<String> {
         let base = format!("{}/", world.root());
-        list.entries.iter().map(|e| e.path.replace(&base, "")).collect()
+        list.entries
+            .iter()
+            .map(|e| e.path.replace(&base, ""))
+            .collect()
     };
     assert_eq!(names(&flat), ["dir", "link"]);
     assert_eq!(names(&all), ["dir", "dir/file", "link"]);
@@ -99,7 +126,7 @@ async fn listings_are_sorted_and_say_what_things_are() {
 
 #[tokio::test]
 async fn paths_that_leave_are_missing_or_no_files_are_refused_by_code() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     create(&engine, "a").await;
     std::os::unix::fs::symlink("/etc", format!("{}/out", world.root())).expect("made");
@@ -114,16 +141,29 @@ async fn paths_that_leave_are_missing_or_no_files_are_refused_by_code() {
         ("a\0b", Code::InvalidPath),
     ];
     for (path, code) in cases {
-        let error = engine.file_read("a", ReadFile::new(path)).await.expect_err("refused");
+        let error = engine
+            .file_read("a", ReadFile::new(path))
+            .await
+            .expect_err("refused");
         assert_eq!(error.code(), code, "read {path:?}: {error}");
         if code != Code::FileNotFound {
-            let error = engine.file_write("a", write(path, "x")).await.expect_err("refused");
+            let error = engine
+                .file_write("a", write(path, "x"))
+                .await
+                .expect_err("refused");
             assert_eq!(error.code(), code, "write {path:?}: {error}");
         }
     }
     let mut none = ReadFile::new("x");
     none.max_bytes = 0;
-    assert_eq!(engine.file_read("a", none).await.expect_err("refused").code(), Code::InvalidRequest);
+    assert_eq!(
+        engine
+            .file_read("a", none)
+            .await
+            .expect_err("refused")
+            .code(),
+        Code::InvalidRequest
+    );
 }
 
 const PATCH: &str = "\
@@ -150,7 +190,7 @@ rename to to.sh
 
 #[tokio::test]
 async fn a_patch_adds_changes_deletes_and_renames_at_once() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     create(&engine, "a").await;
     let root = PathBuf::from(world.root());
@@ -165,12 +205,22 @@ async fn a_patch_adds_changes_deletes_and_renames_at_once() {
     };
 
     let told = engine.patch_apply("a", request(true)).await.expect("fits");
-    assert_eq!(fs::read(root.join("edit.txt")).expect("there"), b"one\ntwo\nthree\n");
-    let done = engine.patch_apply("a", request(false)).await.expect("applied");
+    assert_eq!(
+        fs::read(root.join("edit.txt")).expect("there"),
+        b"one\ntwo\nthree\n"
+    );
+    let done = engine
+        .patch_apply("a", request(false))
+        .await
+        .expect("applied");
 
     assert_eq!(told.entries, done.entries);
     assert_eq!((done.added, done.modified, done.deleted), (1, 2, 1));
-    let changes: Vec<_> = done.entries.iter().map(|e| (e.path.as_str(), e.change)).collect();
+    let changes: Vec<_> = done
+        .entries
+        .iter()
+        .map(|e| (e.path.as_str(), e.change))
+        .collect();
     assert_eq!(
         changes,
         [
@@ -181,15 +231,28 @@ async fn a_patch_adds_changes_deletes_and_renames_at_once() {
         ]
     );
     assert_eq!(done.entries[3].renamed_from.as_deref(), Some("from.sh"));
-    assert_eq!(fs::read(root.join("edit.txt")).expect("there"), b"one\nTWO\nthree\n");
-    assert_eq!(fs::read(root.join("new/made.txt")).expect("there"), b"made\n");
+    assert_eq!(
+        fs::read(root.join("edit.txt")).expect("there"),
+        b"one\nTWO\nthree\n"
+    );
+    assert_eq!(
+        fs::read(root.join("new/made.txt")).expect("there"),
+        b"made\n"
+    );
     assert!(!root.join("old").exists() && !root.join("from.sh").exists());
-    assert_eq!(fs::metadata(root.join("to.sh")).expect("there").permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(root.join("to.sh"))
+            .expect("there")
+            .permissions()
+            .mode()
+            & 0o777,
+        0o700
+    );
 }
 
 #[tokio::test]
 async fn a_patch_that_does_not_fit_changes_nothing_and_says_where() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     create(&engine, "a").await;
     let root = PathBuf::from(world.root());
@@ -202,9 +265,15 @@ async fn a_patch_that_does_not_fit_changes_nothing_and_says_where() {
         dry_run: false,
     };
 
-    let error = engine.patch_apply("a", patch(PATCH)).await.expect_err("refused");
+    let error = engine
+        .patch_apply("a", patch(PATCH))
+        .await
+        .expect_err("refused");
     assert_eq!(error.code(), Code::PatchRefused);
-    assert!(error.message().contains("edit.txt") && error.message().contains("other"), "{error}");
+    assert!(
+        error.message().contains("edit.txt") && error.message().contains("other"),
+        "{error}"
+    );
     assert!(root.join("old/gone.txt").exists() && !root.join("new").exists());
     std::os::unix::fs::symlink("/etc", root.join("out")).expect("made");
     for text in [
@@ -213,14 +282,17 @@ async fn a_patch_that_does_not_fit_changes_nothing_and_says_where() {
         "--- /dev/null\n+++ b/out/x\n@@ -0,0 +1 @@\n+x\n",
         "--- /dev/null\n+++ b//etc/x\n@@ -0,0 +1 @@\n+x\n",
     ] {
-        let error = engine.patch_apply("a", patch(text)).await.expect_err("refused");
+        let error = engine
+            .patch_apply("a", patch(text))
+            .await
+            .expect_err("refused");
         assert_eq!(error.code(), Code::PatchRefused, "{text:?}: {error}");
     }
 }
 
 #[tokio::test]
 async fn a_push_lays_a_tree_over_what_is_there_or_changes_nothing() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     create(&engine, "a").await;
     let root = PathBuf::from(world.root());
@@ -230,35 +302,64 @@ async fn a_push_lays_a_tree_over_what_is_there_or_changes_nothing() {
     fs::create_dir(source.path().join("sub")).expect("made");
     fs::write(source.path().join("file"), "new").expect("written");
     fs::write(source.path().join("sub/large"), vec![7; 700_000]).expect("written");
-    fs::set_permissions(source.path().join("sub/large"), fs::Permissions::from_mode(0o755)).expect("set");
+    fs::set_permissions(
+        source.path().join("sub/large"),
+        fs::Permissions::from_mode(0o755),
+    )
+    .expect("set");
     std::os::unix::fs::symlink("file", source.path().join("link")).expect("made");
     let push = |source: &std::path::Path| SyncPush {
         source: source.display().to_string(),
         dest: "app".into(),
     };
 
-    let pushed = engine.sync_push("a", push(source.path())).await.expect("pushed");
+    let pushed = engine
+        .sync_push("a", push(source.path()))
+        .await
+        .expect("pushed");
 
-    assert_eq!((pushed.entries, pushed.bytes, pushed.skipped_count), (4, 700_003, 0));
+    assert_eq!(
+        (pushed.entries, pushed.bytes, pushed.skipped_count),
+        (4, 700_003, 0)
+    );
     assert_eq!(pushed.dest, format!("{}/app", world.root()));
     assert_eq!(fs::read(root.join("app/file")).expect("there"), b"new");
-    assert_eq!(fs::read(root.join("app/sub/large")).expect("there"), vec![7; 700_000]);
     assert_eq!(
-        fs::metadata(root.join("app/sub/large")).expect("there").permissions().mode() & 0o777,
+        fs::read(root.join("app/sub/large")).expect("there"),
+        vec![7; 700_000]
+    );
+    assert_eq!(
+        fs::metadata(root.join("app/sub/large"))
+            .expect("there")
+            .permissions()
+            .mode()
+            & 0o777,
         0o755
     );
-    assert_eq!(fs::read_link(root.join("app/link")).expect("a link"), PathBuf::from("file"));
+    assert_eq!(
+        fs::read_link(root.join("app/link")).expect("a link"),
+        PathBuf::from("file")
+    );
     assert!(root.join("app/kept").exists());
 
     // A link that leaves, after a file that would have been written.
     fs::write(source.path().join("file"), "newer").expect("written");
     std::os::unix::fs::symlink("/etc/passwd", source.path().join("zz")).expect("made");
-    let error = engine.sync_push("a", push(source.path())).await.expect_err("refused");
+    let error = engine
+        .sync_push("a", push(source.path()))
+        .await
+        .expect_err("refused");
     assert_eq!(error.code(), Code::SourceRefused);
     assert_eq!(fs::read(root.join("app/file")).expect("there"), b"new");
     let missing = source.path().join("missing");
-    let error = engine.sync_push("a", push(&missing)).await.expect_err("refused");
+    let error = engine
+        .sync_push("a", push(&missing))
+        .await
+        .expect_err("refused");
     assert_eq!(error.code(), Code::InvalidPath);
     let left = fs::read_dir(world.state()).expect("read").flatten();
-    assert!(left.into_iter().all(|entry| !entry.file_name().to_string_lossy().starts_with("push-")));
+    assert!(
+        left.into_iter()
+            .all(|entry| !entry.file_name().to_string_lossy().starts_with("push-"))
+    );
 }

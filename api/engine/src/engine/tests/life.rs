@@ -8,7 +8,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_workspace_lives_from_creation_to_deletion() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     assert!(engine.idle_since().is_some());
     let made = create(&engine, "first").await;
@@ -21,7 +21,10 @@ async fn a_workspace_lives_from_creation_to_deletion() {
     assert_eq!(stopped.state, WorkspaceState::Stopped);
     assert!(!folder.join("vm").exists());
     assert!(engine.idle_since().is_some());
-    let refused = engine.exec("first", shell("true")).await.expect_err("no guest");
+    let refused = engine
+        .exec("first", shell("true"))
+        .await
+        .expect_err("no guest");
     assert_eq!(refused.code(), Code::WorkspaceNotRunning);
     assert!(refused.remedy().contains("workspace start"));
 
@@ -33,29 +36,45 @@ async fn a_workspace_lives_from_creation_to_deletion() {
     engine.delete(&made.workspace_id).await.expect("deleted");
     assert!(!folder.exists());
     assert_eq!(engine.list().count, 0);
-    assert_eq!(engine.get("first").expect_err("gone").code(), Code::WorkspaceNotFound);
-    let layers = std::fs::read_dir(world.state().join("layers")).expect("read").count();
+    assert_eq!(
+        engine.get("first").expect_err("gone").code(),
+        Code::WorkspaceNotFound
+    );
+    let layers = std::fs::read_dir(world.state().join("layers"))
+        .expect("read")
+        .count();
     assert_eq!(layers, 0);
 }
 
 #[tokio::test]
 async fn names_find_a_workspace_as_long_as_they_are_unique() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     let (one, two) = (create(&engine, "same").await, create(&engine, "same").await);
 
     let error = engine.get("same").expect_err("ambiguous");
     assert_eq!(error.code(), Code::WorkspaceAmbiguous);
-    assert!(error.remedy().contains(&one.workspace_id) && error.remedy().contains(&two.workspace_id));
+    assert!(
+        error.remedy().contains(&one.workspace_id) && error.remedy().contains(&two.workspace_id)
+    );
     let change = UpdateWorkspace {
         name: Some("other".into()),
         labels: BTreeMap::from([("k".into(), "v".into())]),
         ..UpdateWorkspace::default()
     };
-    engine.update(&one.workspace_id, change).await.expect("changed");
+    engine
+        .update(&one.workspace_id, change)
+        .await
+        .expect("changed");
 
-    assert_eq!(engine.get("other").expect("found").workspace_id, one.workspace_id);
-    assert_eq!(engine.get("same").expect("found").workspace_id, two.workspace_id);
+    assert_eq!(
+        engine.get("other").expect("found").workspace_id,
+        one.workspace_id
+    );
+    assert_eq!(
+        engine.get("same").expect("found").workspace_id,
+        two.workspace_id
+    );
     let list = engine.list();
     assert_eq!(list.workspaces[0].workspace_id, one.workspace_id);
     assert_eq!(list.workspaces[0].labels["k"], "v");
@@ -63,15 +82,23 @@ async fn names_find_a_workspace_as_long_as_they_are_unique() {
 
 #[tokio::test]
 async fn contradictions_and_nothing_are_no_updates() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     create(&engine, "a").await;
     let before = engine.get("a").expect("there");
     let labels = BTreeMap::from([("k".to_string(), "v".to_string())]);
     let changes = [
         UpdateWorkspace::default(),
-        UpdateWorkspace { name: Some("b".into()), clear_name: true, ..UpdateWorkspace::default() },
-        UpdateWorkspace { labels, clear_labels: vec!["k".into()], ..UpdateWorkspace::default() },
+        UpdateWorkspace {
+            name: Some("b".into()),
+            clear_name: true,
+            ..UpdateWorkspace::default()
+        },
+        UpdateWorkspace {
+            labels,
+            clear_labels: vec!["k".into()],
+            ..UpdateWorkspace::default()
+        },
     ];
     for change in changes {
         let error = engine.update("a", change).await.expect_err("refused");
@@ -82,28 +109,37 @@ async fn contradictions_and_nothing_are_no_updates() {
 
 #[tokio::test]
 async fn a_guest_that_ends_by_itself_fails_its_workspace_and_starts_again() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     let made = create(&engine, "a").await;
-    let waiting = engine.exec("a", shell("sleep 1000")).await.expect("started");
+    let waiting = engine
+        .exec("a", shell("sleep 1000"))
+        .await
+        .expect("started");
     world.kill(&made.workspace_id);
 
     let record = engine.exec_get("a", 1, PATIENCE).await.expect("there");
     assert_eq!(record.state, ExecState::Lost);
     drop(waiting);
     let mut idle = engine.idle();
-    tokio::time::timeout(PATIENCE, idle.wait_for(Option::is_some)).await.expect("in time").expect("open");
+    tokio::time::timeout(PATIENCE, idle.wait_for(Option::is_some))
+        .await
+        .expect("in time")
+        .expect("open");
     let failed = engine.get("a").expect("there");
     assert_eq!(failed.state, WorkspaceState::Failed);
     assert_eq!(failed.failure.expect("why").code, "monitor_failed");
 
     let started = engine.start("a").await.expect("started");
-    assert_eq!((started.state, started.failure), (WorkspaceState::Running, None));
+    assert_eq!(
+        (started.state, started.failure),
+        (WorkspaceState::Running, None)
+    );
 }
 
 #[test]
 fn a_new_daemon_adopts_what_runs_and_says_what_ended() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let ids = world.daemon(async |engine| {
         let mut ids = Vec::new();
         for name in ["live", "dead", "booted", "stopped"] {
@@ -134,7 +170,7 @@ fn a_new_daemon_adopts_what_runs_and_says_what_ended() {
 
 #[test]
 fn what_a_kill_left_half_done_is_finished_or_undone() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let phases = ["creating", "deleting", "starting", "stopping"];
     let ids = world.daemon(async |engine| {
         let mut ids = Vec::new();
@@ -144,7 +180,11 @@ fn what_a_kill_left_half_done_is_finished_or_undone() {
         ids
     });
     for (id, phase) in ids.iter().zip(phases) {
-        let path = world.state().join("workspaces").join(id).join("record.json");
+        let path = world
+            .state()
+            .join("workspaces")
+            .join(id)
+            .join("record.json");
         let text = std::fs::read_to_string(&path).expect("read");
         let changed = text.replace("\"phase\": \"running\"", &format!("\"phase\": \"{phase}\""));
         assert_ne!(text, changed);
@@ -154,10 +194,18 @@ fn what_a_kill_left_half_done_is_finished_or_undone() {
     std::fs::create_dir(world.state().join("layers/00000000000000aa")).expect("made");
 
     world.daemon(async |engine| {
-        let names: Vec<_> = engine.list().workspaces.into_iter().filter_map(|w| w.name).collect();
+        let names: Vec<_> = engine
+            .list()
+            .workspaces
+            .into_iter()
+            .filter_map(|w| w.name)
+            .collect();
         assert_eq!(names.len(), 2, "{names:?}");
         for name in ["starting", "stopping"] {
-            assert_eq!(engine.get(name).expect("there").state, WorkspaceState::Stopped);
+            assert_eq!(
+                engine.get(name).expect("there").state,
+                WorkspaceState::Stopped
+            );
         }
         assert_eq!(engine.health().running, 0);
     });
@@ -169,15 +217,23 @@ fn what_a_kill_left_half_done_is_finished_or_undone() {
 
 #[test]
 fn an_unreadable_record_is_listed_and_nothing_of_it_is_touched() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let id = world.daemon(async |engine| {
         let made = create(&engine, "a").await;
         engine.stop("a").await.expect("stopped");
         made.workspace_id
     });
-    let path = world.state().join("workspaces").join(&id).join("record.json");
+    let path = world
+        .state()
+        .join("workspaces")
+        .join(&id)
+        .join("record.json");
     std::fs::write(&path, "{").expect("written");
-    let layers = || std::fs::read_dir(world.state().join("layers")).expect("read").count();
+    let layers = || {
+        std::fs::read_dir(world.state().join("layers"))
+            .expect("read")
+            .count()
+    };
     let before = layers();
 
     world.daemon(async |engine| {
@@ -193,11 +249,14 @@ fn an_unreadable_record_is_listed_and_nothing_of_it_is_touched() {
 
 #[tokio::test]
 async fn an_expired_workspace_is_reaped_and_a_busy_one_is_not() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     create(&engine, "idle").await;
     create(&engine, "busy").await;
-    let busy = engine.exec("busy", shell("sleep 1000")).await.expect("started");
+    let busy = engine
+        .exec("busy", shell("sleep 1000"))
+        .await
+        .expect("started");
     let expires = engine.get("busy").expect("there").expires_at;
     let mut failed = HashMap::new();
 
@@ -208,15 +267,20 @@ async fn an_expired_workspace_is_reaped_and_a_busy_one_is_not() {
 
     let error = engine.get("idle").expect_err("reaped");
     assert_eq!(error.code(), Code::WorkspaceNotFound);
-    assert_eq!(engine.get("busy").expect("there").state, WorkspaceState::Running);
+    assert_eq!(
+        engine.get("busy").expect("there").state,
+        WorkspaceState::Running
+    );
     // The reaper is told when it may look again.
     drop(busy);
-    tokio::time::timeout(PATIENCE, engine.reap.notified()).await.expect("in time");
+    tokio::time::timeout(PATIENCE, engine.reap.notified())
+        .await
+        .expect("in time");
 }
 
 #[tokio::test]
 async fn a_thousand_records_are_listed_from_memory() {
-    let Some(world) = World::new() else { return };
+    let world = World::new();
     let engine = world.open().await;
     for _ in 0..1000 {
         let record = crate::testing::record();

@@ -29,21 +29,17 @@ struct World {
 }
 
 impl World {
-    /// `None`, with the reason printed, when the agent is not built.
-    fn new() -> Option<Self> {
+    fn new() -> Self {
         let beside = || {
-            let test = std::env::current_exe().ok()?;
-            Some(test.parent()?.parent()?.join("pyro-agent"))
+            let test = std::env::current_exe().expect("a path");
+            test.ancestors().nth(2).expect("a folder").join("pyro-agent")
         };
-        let agent = std::env::var_os("PYRO_AGENT").map(PathBuf::from).or_else(beside);
-        let Some(agent) = agent.filter(|path| path.is_file()) else {
-            eprintln!("skipped: no pyro-agent; build it first or set PYRO_AGENT");
-            return None;
-        };
+        let agent = std::env::var_os("PYRO_AGENT").map_or_else(beside, PathBuf::from);
+        assert!(agent.is_file(), "build it first: cargo build -p pyro-agent");
         let folder = tempfile::tempdir().expect("temporary folder");
         std::fs::create_dir(folder.path().join("workspace")).expect("made");
         crate::testing::install_environment(&folder.path().join("images"));
-        Some(Self { folder, agent })
+        Self { folder, agent }
     }
 
     fn root(&self) -> String {
@@ -94,7 +90,7 @@ impl World {
 
     fn kill(&self, id: &str) {
         match guest::trace(&self.vm_folder(id)) {
-            Trace::Alive(process) => process.kill(),
+            Trace::Alive(process) => process.kill_and_wait(),
             other => panic!("{other:?}"),
         }
     }
@@ -113,7 +109,7 @@ impl Drop for World {
         let folders = std::fs::read_dir(self.state().join("workspaces"));
         for entry in folders.into_iter().flatten().flatten() {
             if let Trace::Alive(process) = guest::trace(&entry.path().join("vm")) {
-                process.kill();
+                process.kill_and_wait();
             }
         }
     }
@@ -132,11 +128,17 @@ fn shell(script: &str) -> ExecRequest {
 }
 
 /// Runs a command to its end; gives what was streamed as well.
-async fn run(engine: &Arc<Engine>, workspace: &str, request: ExecRequest) -> (ExecRecord, Vec<ExecEvent>) {
+async fn run(
+    engine: &Arc<Engine>,
+    workspace: &str,
+    request: ExecRequest,
+) -> (ExecRecord, Vec<ExecEvent>) {
     let mut stream = engine.exec(workspace, request).await.expect("started");
     let mut events = Vec::new();
     loop {
-        let next = tokio::time::timeout(PATIENCE, stream.next()).await.expect("in time");
+        let next = tokio::time::timeout(PATIENCE, stream.next())
+            .await
+            .expect("in time");
         match next.expect("an end") {
             ExecEvent::Ended { record } => return (*record, events),
             event => events.push(event),
