@@ -106,7 +106,7 @@ Examples:
   pyro serve
 
 The daemon listens on api.sock in the state directory. Ctrl-C ends it; workspaces go on running, and
-the next daemon finds them.")]
+the next daemon finds them. It logs into daemon.log there; PYRO_LOG=debug makes it say more.")]
     Serve(Serve),
     /// Print a script that completes pyro's commands in a shell
     #[command(after_help = "\
