@@ -12,7 +12,8 @@ use pyro_client::socket::Address;
 use pyro_engine::{Code, Error, Result};
 use rustix::fs::{Mode, chmod};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, listen, shutdown,
+    socket_with,
 };
 use tokio::net::{UnixListener, UnixStream};
 
@@ -96,12 +97,35 @@ impl Listener {
 
     /// Takes the socket's name away, so that nobody finds it any more. Whoever is connected, or
     /// waits to be taken, stays so.
-    pub(crate) fn retire(&self) {
+    fn retire(&self) {
         let ours = std::fs::symlink_metadata(&self.path)
             .is_ok_and(|file| (file.dev(), file.ino()) == self.file);
         if ours && let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(%error, "cannot remove the socket");
         }
+    }
+
+    /// Ends it. Gives the connections that were made and not taken yet; every later one is refused
+    /// by the kernel, so that none is made and never answered.
+    pub(crate) fn close(self) -> Vec<UnixStream> {
+        self.retire();
+        // From here on connect(2) fails, also of those who found the name before.
+        if let Err(error) = shutdown(&self.socket, Shutdown::Read) {
+            tracing::warn!(%error, "cannot close the socket to new connections");
+        }
+        // Asked of the kernel itself: the runtime may not know of the last ones yet.
+        let mut waiting = Vec::new();
+        let Ok(socket) = self.socket.into_std() else {
+            return waiting;
+        };
+        while let Ok((stream, _)) = socket.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = UnixStream::from_std(stream)
+            {
+                waiting.push(stream);
+            }
+        }
+        waiting
     }
 }
 
@@ -204,6 +228,24 @@ mod tests {
         assert!(path.exists());
         new.retire();
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_at_the_end_is_taken_and_nobody_after() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("api.sock");
+        let listener = Listener::bind(&path).expect("bound");
+        let found = folder.path().join("found");
+        std::fs::hard_link(&path, &found).expect("another name");
+        // Without a turn of the runtime in between, which so does not know of them.
+        let connect = || std::os::unix::net::UnixStream::connect(&found);
+        let clients: Vec<_> = (0..5).map(|_| connect().expect("connected")).collect();
+
+        let waiting = listener.close();
+
+        assert_eq!(waiting.len(), clients.len());
+        let error = connect().expect_err("too late");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 
     #[tokio::test]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Router;
-use futures_util::FutureExt;
 use pyro_engine::Engine;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -77,16 +76,13 @@ pub(crate) async fn serve_router(
         }
     }
 
-    listener.retire();
-    // Who connected before the name was gone is served.
-    while let Some(stream) = listener.accept().now_or_never() {
-        let place = Arc::clone(&places).acquire_owned().now_or_never();
-        match place {
-            Some(place) => begin(&mut connections, stream, place),
-            None => break,
+    // Who connected before the end is served.
+    for stream in listener.close() {
+        match Arc::clone(&places).try_acquire_owned() {
+            Ok(place) => begin(&mut connections, stream, Ok(place)),
+            Err(_) => break,
         }
     }
-    drop(listener);
     ending.send_replace(true);
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(context.limits.drain, all)

@@ -129,6 +129,8 @@ impl Launcher {
                     source.kind(),
                     io::ErrorKind::NotFound
                         | io::ErrorKind::ConnectionRefused
+                        // It was killed just now.
+                        | io::ErrorKind::ConnectionReset
                         // What is wrong with the directory, the daemon says best.
                         | io::ErrorKind::NotADirectory
                 ) =>
