@@ -194,6 +194,8 @@ impl Monitor {
             let _ = ops.remove(self.interest());
         }
         self.connection = connection;
+        self.peer_gone = false;
+        // What is not watched can only be replaced by the next.
         self.peer_gone = ops.add(self.interest()).is_err();
     }
 
