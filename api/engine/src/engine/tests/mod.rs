@@ -32,7 +32,10 @@ impl World {
     fn new() -> Self {
         let beside = || {
             let test = std::env::current_exe().expect("a path");
-            test.ancestors().nth(2).expect("a folder").join("pyro-agent")
+            test.ancestors()
+                .nth(2)
+                .expect("a folder")
+                .join("pyro-agent")
         };
         let agent = std::env::var_os("PYRO_AGENT").map_or_else(beside, PathBuf::from);
         assert!(agent.is_file(), "build it first: cargo build -p pyro-agent");
@@ -51,7 +54,17 @@ impl World {
     }
 
     async fn open(&self) -> Arc<Engine> {
-        self.try_open().await.expect("opened")
+        let began = Instant::now();
+        loop {
+            match self.try_open().await {
+                // A child that another test has just forked has the lock's descriptor, too, until
+                // it is executed.
+                Err(error) if error.code() == Code::StateLocked && began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                opened => return opened.expect("opened"),
+            }
+        }
     }
 
     async fn try_open(&self) -> Result<Arc<Engine>> {
