@@ -17,11 +17,14 @@ const STATE: &str = "PYRO_TEST_DAEMON_STATE";
 const IDLE_MS: &str = "PYRO_TEST_DAEMON_IDLE_MS";
 const FOREGROUND: &str = "PYRO_TEST_DAEMON_FOREGROUND";
 
+/// A name, and what it does.
+type Test = (&'static str, fn() -> Result<(), Failed>);
+
 fn main() -> ExitCode {
     if let Some(state) = std::env::var_os(STATE) {
         return be_a_daemon(Path::new(&state));
     }
-    let tests: [(&str, fn() -> Result<(), Failed>); 8] = [
+    let tests: [Test; 8] = [
         ("a_daemon_is_ready_when_it_says_so", || block(ready())),
         ("ten_starters_at_once_find_one_daemon", || block(race())),
         ("an_idle_daemon_ends_and_is_started_again", || block(idle())),

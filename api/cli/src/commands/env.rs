@@ -159,9 +159,7 @@ fn inspect(paths: &Paths, name: &str, json: bool) -> Result<(), Failure> {
 }
 
 fn prune(paths: &Paths, json: bool) -> Result<(), Failure> {
-    let pruned = environments::store(paths)
-        .prune(Catalogue::builtin())
-        .map_err(pyro_engine::Error::from)?;
+    let pruned = environments::prune(paths)?;
     if json {
         print_json(&pruned)?;
         return Ok(());
