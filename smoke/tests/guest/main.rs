@@ -15,6 +15,7 @@ mod endings;
 mod pyro;
 mod root;
 mod sizes;
+mod workspaces;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -32,6 +33,7 @@ fn main() -> std::process::ExitCode {
         sizes::tests(),
         root::tests(),
         endings::tests(),
+        workspaces::tests(),
     ];
     let tests = tests.into_iter().flatten().map(|(name, test)| {
         Trial::test(name, move || {
