@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{BIN, ENVIRONMENT, GUEST_MIB, IMAGES, PROGRAMS, idle};
+use super::{BIN, ENVIRONMENT, GUEST_MIB, IMAGES, PROGRAMS, idle, workspace};
 
 /// Boots that are counted, after one that warms caches up.
 const RUNS: usize = 3;
@@ -41,6 +41,7 @@ struct Report {
     guest_mib: u64,
     boots: Vec<Boot>,
     idle: idle::Idle,
+    exec: Vec<workspace::RoundTrip>,
     sizes: Vec<Size>,
 }
 
@@ -62,6 +63,7 @@ pub fn run(json: bool) -> Result<()> {
         guest_mib: GUEST_MIB,
         boots,
         idle: idle::measure(&mut pyro(&["sleep", "3"]))?,
+        exec: workspace::measure()?,
         sizes: PROGRAMS.into_iter().map(size).collect::<Result<_>>()?,
     };
     if json {
@@ -142,6 +144,16 @@ fn table(report: &Report) -> String {
     for (what, count) in &idle.exits {
         rows.push((format!("{what} until idle"), count.to_string(), ""));
     }
+    let mut trips = |what: &str, value: fn(&workspace::RoundTrip) -> f64| {
+        let values: Vec<_> = report
+            .exec
+            .iter()
+            .map(|trip| format!("{:.2}", value(trip)))
+            .collect();
+        rows.push((what.to_owned(), values.join("  "), "ms"));
+    };
+    trips("exec of true, from the client", |trip| trip.client_ms);
+    trips("exec of true, in the guest", |trip| trip.guest_ms);
     for size in &report.sizes {
         rows.push((size.program.into(), (size.bytes >> 10).to_string(), "KiB"));
     }
@@ -150,7 +162,7 @@ fn table(report: &Report) -> String {
         report.environment, report.guest_mib
     );
     for (what, value, unit) in rows {
-        text.push_str(&format!("  {what:<32} {value:>22} {unit}\n"));
+        text.push_str(&format!("  {what:<32} {value:>32} {unit}\n"));
     }
     text
 }

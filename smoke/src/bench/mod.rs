@@ -7,6 +7,7 @@
 
 mod idle;
 pub mod measure;
+mod workspace;
 
 use std::ffi::OsString;
 use std::fs;
