@@ -20,6 +20,7 @@ PACKAGES := \
 	e2fsprogs:/sbin/mke2fs \
 	fuse3:/usr/bin/fusermount3 \
 	git:/usr/bin/git \
+	stress-ng:/usr/bin/stress-ng \
 	$(if $(filter 0,$(shell id -u)),,uidmap:/usr/bin/newuidmap)
 MISSING := $(strip $(foreach p,$(PACKAGES),$(if $(wildcard $(lastword $(subst :, ,$(p)))),,$(firstword $(subst :, ,$(p))))))
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
