@@ -36,9 +36,12 @@ run: build ## Boot a Debian guest in our own monitor and run a command in it
 test: build check-fast test-unit test-guest test-host ## All tests; guest-backed ones on hardware KVM or in the emulated host
 
 .PHONY: bench
-bench: build ## Cold boot, memory, exits and sizes, in deterministic virtual time
+bench: build ## Cold boot, exec, memory and sizes in deterministic virtual time; layers in real time
 	@$(BIN)/pyro env pull debian:12
 	@$(SMOKE) bench
+	@rm -rf $(TARGET)/bench-layers
+	@$(BIN)/pyro-rootfs bench $(TARGET)/bench-layers
+	@rm -rf $(TARGET)/bench-layers
 
 .PHONY: build
 build: deps ## Release binaries
