@@ -226,6 +226,8 @@ codes! {
     ContentChanged = "content_changed",
     /// The patch cannot be read or does not fit.
     PatchRefused = "patch_refused",
+    /// What changed has so many or so long paths that they cannot be listed.
+    DiffTooLarge = "diff_too_large",
     /// The seed or the source of a push holds what a workspace does not take.
     SourceRefused = "source_refused",
     /// Something exists where the output is to be made.
@@ -296,6 +298,7 @@ impl Code {
             | Self::PathEscapes
             | Self::NotUtf8
             | Self::PatchRefused
+            | Self::DiffTooLarge
             | Self::SourceRefused => Kind::Refused,
             Self::NoSpace | Self::Store("no_space") => Kind::NoSpace,
             Self::PlatformUnsupported

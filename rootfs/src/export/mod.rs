@@ -27,7 +27,7 @@ pub use ext4::{Ext4Options, Ext4Summary, export_ext4, write_ext4};
 pub use host::{Existing, export_to_host};
 pub use read::ReadTree;
 pub(crate) use read::data_runs;
-pub use resolve::{Resolved, find, resolve_inside};
+pub use resolve::{Resolved, resolve_inside};
 
 /// How much an export may be; a tree beyond it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Where a path leads inside a tree. The host is never asked.
+//! Where a link leads that may not leave its tree. The host is never asked.
 
 use rustix::io::Errno;
 
@@ -21,24 +21,6 @@ pub enum Resolved {
     Loop,
 }
 
-/// What a path may do at the border.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Border {
-    /// As in a changed root: absolute paths begin there, `..` ends there.
-    Root,
-    /// Nothing: both lead outside.
-    Closed,
-}
-
-/// Finds what `path` is, from the root `root`, as a process would for which that is `/`.
-///
-/// # Errors
-/// The tree's own.
-pub fn find(tree: &impl ReadTree, root: Ino, path: &[u8]) -> Result<Resolved, Errno> {
-    let mut steps = u64::MAX;
-    walk(tree, root, root, path, Border::Root, &mut steps)
-}
-
 /// Finds where the target `path` of a symbolic link in directory `dir`, which lies beneath
 /// directory `inside`, leads: [`Resolved::Outside`] when it is absolute or passes above `inside`,
 /// itself or by way of other links, and for what is not there yet by its letters. `steps` is how
@@ -54,18 +36,7 @@ pub fn resolve_inside(
     path: &[u8],
     steps: &mut u64,
 ) -> Result<Resolved, Errno> {
-    walk(tree, inside, dir, path, Border::Closed, steps)
-}
-
-fn walk(
-    tree: &impl ReadTree,
-    root: Ino,
-    from: Ino,
-    path: &[u8],
-    border: Border,
-    steps: &mut u64,
-) -> Result<Resolved, Errno> {
-    let mut here = from;
+    let mut here = dir;
     // What was found last, when it is no directory.
     let mut last = None;
     // How many components beyond `here` are not there.
@@ -73,10 +44,7 @@ fn walk(
     let mut links = 0;
     let mut todo: Vec<Vec<u8>> = Vec::new();
     if !push(&mut todo, path) {
-        if border == Border::Closed {
-            return Ok(Resolved::Outside);
-        }
-        here = root;
+        return Ok(Resolved::Outside);
     }
     while let Some(component) = todo.pop() {
         let Some(left) = steps.checked_sub(1) else {
@@ -90,10 +58,10 @@ fn walk(
                     missing -= 1;
                 } else if last.take().is_some() {
                     // "file/..": nothing for the kernel, `here` by its letters.
-                } else if here != root {
-                    here = tree.parent_of(here)?;
-                } else if border == Border::Closed {
+                } else if here == inside {
                     return Ok(Resolved::Outside);
+                } else {
+                    here = tree.parent_of(here)?;
                 }
                 continue;
             }
@@ -115,10 +83,7 @@ fn walk(
                     return Ok(Resolved::Loop);
                 }
                 if !push(&mut todo, &tree.readlink(attr.ino)?) {
-                    if border == Border::Closed {
-                        return Ok(Resolved::Outside);
-                    }
-                    here = root;
+                    return Ok(Resolved::Outside);
                 }
             }
             Ok(attr) => last = Some(attr),

@@ -9,6 +9,7 @@
 //! have to be compared; and, when a file changed, of one pass over the names of the layers beneath
 //! for all names of it: two numbers are compared for each, 16 bytes of a packed layer.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -24,6 +25,10 @@ use super::{Attr, Cookie, FileType, Ino, Name, StackReader};
 
 /// How deep directories may lie; a damaged stack could say that they go round.
 const DEPTH_MAX: usize = 1 << 16;
+
+/// Bytes of all paths that are made for one list. A guest may nest directories so deep that the
+/// paths of a few thousand of them fill any memory.
+const PATHS_MAX: usize = 256 << 20;
 
 /// How much of two files is compared at a time.
 const CHUNK: usize = 128 << 10;
@@ -76,7 +81,7 @@ impl StackReader {
     /// reads the older state.
     ///
     /// # Errors
-    /// `IO` for damaged layers. The iterator gives `STALE` for a content that its owner removed
+    /// `IO` for damaged layers, `2BIG` when the paths alone would take more than 256 MiB. The iterator gives `STALE` for a content that its owner removed
     /// since the stack was opened, and the host's own.
     pub fn changes(
         &self,
@@ -85,8 +90,9 @@ impl StackReader {
         let (old, new) = (self.layers_at(since), self.layers());
         let mut paths = BTreeSet::new();
         let names = names_of_touched(old, new, since)?;
+        let room = Cell::new(PATHS_MAX);
         for layers in [old, new] {
-            Side::new(layers, &names).collect(old, new, since, &mut paths)?;
+            Side::new(layers, &names, &room).collect(old, new, since, &mut paths)?;
         }
         Ok(paths
             .into_iter()
@@ -133,15 +139,18 @@ fn names_of_touched(old: Layers<'_>, new: Layers<'_>, since: usize) -> Result<Na
 struct Side<'a> {
     layers: Layers<'a>,
     names: &'a Names,
+    /// Bytes of paths that may still be made.
+    room: &'a Cell<usize>,
     dirs: HashMap<Ino, Option<Arc<[u8]>>>,
     expanded: HashSet<Ino>,
 }
 
 impl<'a> Side<'a> {
-    fn new(layers: Layers<'a>, names: &'a Names) -> Self {
+    fn new(layers: Layers<'a>, names: &'a Names, room: &'a Cell<usize>) -> Self {
         Self {
             layers,
             names,
+            room,
             dirs: HashMap::from([(Ino::ROOT, Some(Arc::from(&b""[..])))]),
             expanded: HashSet::new(),
         }
@@ -163,7 +172,7 @@ impl<'a> Side<'a> {
                         continue;
                     }
                     if let (Some((ino, file_type)), Some(at)) = (binding, self.path_of(dir)?) {
-                        self.expand(join(&at, name.as_bytes()), ino, file_type, paths)?;
+                        self.expand(self.join(&at, name.as_bytes())?, ino, file_type, paths)?;
                     }
                 }
             }
@@ -173,7 +182,7 @@ impl<'a> Side<'a> {
                 }
                 for (dir, name) in self.names_of(ino)? {
                     if let Some(at) = self.path_of(dir)? {
-                        paths.insert(join(&at, &name));
+                        paths.insert(self.join(&at, &name)?);
                     }
                 }
             }
@@ -268,9 +277,26 @@ impl<'a> Side<'a> {
             at = parent;
         };
         for (dir, name) in way.into_iter().rev() {
-            path = path.map(|path| join(&path, &name).into());
+            path = match path {
+                Some(path) => Some(self.join(&path, &name)?.into()),
+                None => None,
+            };
             self.dirs.insert(dir, path.clone());
         }
+        Ok(path)
+    }
+
+    /// The path of `name` in the directory at `dir`, while there is room for it.
+    fn join(&self, dir: &[u8], name: &[u8]) -> Result<Vec<u8>, Errno> {
+        let length = dir.len() + 1 + name.len();
+        let room = self.room.get().checked_sub(length).ok_or(Errno::TOOBIG)?;
+        self.room.set(room);
+        let mut path = Vec::with_capacity(length);
+        path.extend_from_slice(dir);
+        if !dir.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
         Ok(path)
     }
 
@@ -285,10 +311,20 @@ impl<'a> Side<'a> {
         let mut todo = vec![(path, ino, file_type)];
         while let Some((path, ino, file_type)) = todo.pop() {
             if file_type == FileType::Directory && self.expanded.insert(ino) {
+                let mut full = None;
                 self.layers.read_dir(ino, Cookie::DOT_DOT, &mut |entry| {
-                    todo.push((join(&path, entry.name), entry.ino, entry.file_type));
+                    match self.join(&path, entry.name) {
+                        Ok(path) => todo.push((path, entry.ino, entry.file_type)),
+                        Err(error) => {
+                            full = Some(error);
+                            return ControlFlow::Break(());
+                        }
+                    }
                     ControlFlow::Continue(())
                 })?;
+                if let Some(error) = full {
+                    return Err(error);
+                }
             }
             paths.insert(path);
         }
@@ -302,16 +338,6 @@ fn target(layers: Layers<'_>, dir: Ino, name: Name<'_>) -> Result<Option<(Ino, F
         Err(Errno::STALE | Errno::NOTDIR) => Ok(None),
         entry => entry,
     }
-}
-
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut path = Vec::with_capacity(dir.len() + 1 + name.len());
-    path.extend_from_slice(dir);
-    if !dir.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-    path
 }
 
 /// What is at `path`, links not followed.

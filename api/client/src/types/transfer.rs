@@ -115,7 +115,7 @@ pub struct Diff {
     pub entries: Vec<Change>,
     /// A unified diff that `git apply` takes on the baseline; empty when nothing differs.
     pub patch: String,
-    /// Whether `patch` was cut at 16 MiB (between files).
+    /// Whether `patch` was cut (between files), at 16 MiB or after a minute of comparing.
     pub patch_truncated: bool,
 }
 

@@ -2,17 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pyro_client::types::{Change, ChangeKind, Diff, FileKind};
 use pyro_rootfs::export::ReadTree;
 use pyro_rootfs::tree::{self, Attr, FileType, StackReader};
+use rustix::io::Errno;
 
 use super::{Engine, blocking, stack};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::patch::{self, BinaryFiles, DiffCounts, FileMode, Side};
 
 /// Most bytes of a patch.
 const PATCH_MAX: usize = 16 << 20;
+/// How long lines are compared, all files together.
+const PATCH_TIME: Duration = Duration::from_secs(60);
 /// Largest file whose lines are compared.
 const FILE_MAX: u64 = 8 << 20;
 /// Where the workspace's files are, from the root.
@@ -23,6 +27,9 @@ const BINARY_PREFIX: usize = 8000;
 impl Engine {
     /// How `/workspace` differs from the create-time baseline. What a running guest has in its
     /// memory is written out first.
+    ///
+    /// # Errors
+    /// [`Code::DiffTooLarge`] for paths without end.
     pub async fn diff(self: &Arc<Self>, workspace: &str) -> Result<Diff> {
         let slot = self.find(workspace)?;
         let _operation = self.begin(&slot)?;
@@ -38,7 +45,7 @@ impl Engine {
 fn compare(mut new: StackReader, since: usize, workspace_id: String) -> Result<Diff> {
     let mut old = new.at(since);
     let mut changes = Vec::new();
-    for change in new.changes(since).map_err(stack::unreadable)? {
+    for change in new.changes(since).map_err(uncomparable)? {
         let change = change.map_err(stack::unreadable)?;
         if change.path.starts_with(WORKSPACE) {
             changes.push(change);
@@ -57,6 +64,7 @@ fn compare(mut new: StackReader, since: usize, workspace_id: String) -> Result<D
         patch_truncated: false,
     };
     let mut text = Vec::new();
+    let started = Instant::now();
     let mut counts = DiffCounts::default();
     for change in &changes {
         let path = &change.path[WORKSPACE.len()..];
@@ -89,6 +97,7 @@ fn compare(mut new: StackReader, since: usize, workspace_id: String) -> Result<D
         diff.non_text += u64::from(entry.binary);
         diff.entries.push(entry);
         // Git knows no directories.
+        diff.patch_truncated |= started.elapsed() > PATCH_TIME;
         if !diff.patch_truncated && !both_directories {
             let before = text.len();
             let change = patch::Change {
@@ -112,14 +121,28 @@ fn compare(mut new: StackReader, since: usize, workspace_id: String) -> Result<D
     Ok(diff)
 }
 
+fn uncomparable(errno: Errno) -> Error {
+    if errno != Errno::TOOBIG {
+        return stack::unreadable(errno);
+    }
+    Error::new(
+        Code::DiffTooLarge,
+        "what changed has more than 256 MiB of paths",
+        "remove what is nested deepest, or look at it with exec",
+    )
+}
+
 /// Directories that something changed beneath: that says enough of them.
 fn implied(changes: &[tree::Change]) -> BTreeSet<&[u8]> {
     let mut implied = BTreeSet::new();
     for change in changes {
         let path = &change.path[WORKSPACE.len()..];
-        for (at, byte) in path.iter().enumerate() {
+        for (at, byte) in path.iter().enumerate().rev() {
             if *byte == b'/' {
-                implied.insert(&path[..at]);
+                // Where one is known, so are those above it.
+                if !implied.insert(&path[..at]) {
+                    break;
+                }
             }
         }
     }

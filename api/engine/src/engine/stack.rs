@@ -139,7 +139,7 @@ fn read_at(file: &std::fs::File, mut bytes: &mut [u8], mut offset: u64) -> io::R
 }
 
 /// The entries of a directory, or the one entry of what is none, sorted by path; whether there
-/// are more than `most`. Blocks.
+/// are more than `most`, or than there is room for. Blocks.
 pub(super) fn list(
     disk: &StackReader,
     attr: &Attr,
@@ -151,39 +151,77 @@ pub(super) fn list(
         return Ok((vec![entry(disk, attr, path.to_string())?], false));
     }
     let mut entries = Vec::new();
-    let mut bytes = 0;
+    // A guest may nest directories so deep that paths are long: all that is kept counts.
+    let mut room = LISTING_BYTES;
+    let mut take = |bytes: usize| match room.checked_sub(bytes) {
+        Some(left) => {
+            room = left;
+            true
+        }
+        None => false,
+    };
+    let mut truncated = false;
     // Directories whose entries are still to come, the next one last.
-    let mut stack = vec![children(disk, attr.ino, path)?];
-    while let Some(level) = stack.last_mut() {
-        let Some((ino, path)) = level.pop() else {
+    let mut stack = Vec::new();
+    let mut enter = Some((attr.ino, path.trim_end_matches('/').to_string()));
+    loop {
+        if let Some((dir, path)) = enter.take() {
+            let (names, all) = children(disk, dir, &mut take)?;
+            truncated |= !all;
+            stack.push((path, names));
+        }
+        let Some((dir, names)) = stack.last_mut() else {
+            break;
+        };
+        let Some((ino, name)) = names.pop() else {
             stack.pop();
             continue;
         };
         let attr = disk.attr(ino).map_err(unreadable)?;
-        bytes += path.len();
-        if entries.len() == most || bytes > LISTING_BYTES {
-            return Ok((entries, true));
+        let target = match attr.file_type {
+            FileType::Symlink => usize::try_from(attr.size).unwrap_or(usize::MAX),
+            _ => 0,
+        };
+        let length = (dir.len() + 1 + name.len()).saturating_add(target);
+        if entries.len() == most || !take(length) {
+            truncated = true;
+            break;
         }
+        let path = format!("{dir}/{name}");
         if recursive && attr.file_type == FileType::Directory {
-            stack.push(children(disk, ino, &path)?);
+            if !take(path.len()) {
+                truncated = true;
+                break;
+            }
+            enter = Some((ino, path.clone()));
         }
         entries.push(entry(disk, &attr, path)?);
     }
     entries.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok((entries, false))
+    Ok((entries, truncated))
 }
 
-/// What is in a directory, the first name last.
-fn children(disk: &StackReader, dir: Ino, path: &str) -> Result<Vec<(Ino, String)>> {
+/// The names in a directory, the first one last, and whether that is all of them; `take` says
+/// whether there is room for so many bytes more.
+fn children(
+    disk: &StackReader,
+    dir: Ino,
+    take: &mut impl FnMut(usize) -> bool,
+) -> Result<(Vec<(Ino, String)>, bool)> {
     let mut children = Vec::new();
+    let mut all = true;
     disk.read_dir(dir, Cookie::DOT_DOT, &mut |entry| {
-        let name = String::from_utf8_lossy(entry.name);
-        children.push((entry.ino, format!("{}/{name}", path.trim_end_matches('/'))));
+        if !take(entry.name.len()) {
+            all = false;
+            return ControlFlow::Break(());
+        }
+        let name = String::from_utf8_lossy(entry.name).into_owned();
+        children.push((entry.ino, name));
         ControlFlow::Continue(())
     })
     .map_err(unreadable)?;
     children.sort_by(|a, b| b.1.cmp(&a.1));
-    Ok(children)
+    Ok((children, all))
 }
 
 fn entry(disk: &StackReader, attr: &Attr, path: String) -> Result<FileEntry> {
@@ -202,4 +240,76 @@ fn entry(disk: &StackReader, attr: &Attr, path: String) -> Result<FileEntry> {
         mode: format!("{:04o}", attr.mode),
         link_target,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use pyro_rootfs::pack::{Metadata, PackLimits, PackedWriter};
+    use pyro_rootfs::tree::{
+        Durability, Name, NewNode, Owner, PackedFiles, Quota, StackFiles, Tree,
+    };
+
+    use super::*;
+
+    /// Depth of the nest: its paths are more than a gigabyte, and so are those of what lies there.
+    const DEPTH: usize = 3_000;
+
+    fn nest() -> StackReader {
+        let file = || tempfile::NamedTempFile::new().expect("a file");
+        let (index, data) = (file(), file());
+        let mut pack = PackedWriter::new(index.as_file(), data.as_file(), PackLimits::default())
+            .expect("a layer");
+        pack.add_directory(b"shallow/sub", Metadata::default())
+            .expect("added");
+        pack.finish().expect("packed");
+        let again = |file: &tempfile::NamedTempFile| file.reopen().expect("opened");
+        let packed = || PackedFiles {
+            index: again(&index),
+            data: again(&data),
+        };
+        let top = tempfile::tempdir().expect("a folder");
+        let folder = || std::fs::File::open(top.path()).expect("opened").into();
+        let mut tree = Tree::open(StackFiles {
+            layers: vec![packed()],
+            frozen: Vec::new(),
+            writable: folder(),
+            quota: Quota::UNLIMITED,
+            durability: Durability::Process,
+        })
+        .expect("a tree");
+        let long = "n".repeat(255);
+        let mut at = Ino::ROOT;
+        for _ in 0..DEPTH {
+            at = tree
+                .mkdir(NewNode {
+                    parent: at,
+                    name: Name::new(long.as_bytes()).expect("a name"),
+                    mode: 0o755,
+                    owner: Owner { uid: 0, gid: 0 },
+                })
+                .expect("made")
+                .ino;
+        }
+        tree.sync().expect("synced");
+        drop(tree);
+        StackReader::open(vec![packed()], &[folder()]).expect("a reader")
+    }
+
+    #[test]
+    fn a_listing_of_a_deep_nest_ends_within_its_bytes_and_says_so() {
+        let disk = nest();
+        let root = disk.attr(Ino::ROOT).expect("the root");
+
+        let (entries, truncated) = list(&disk, &root, "/", true, 100_000).expect("listed");
+
+        assert!(truncated);
+        let bytes: usize = entries.iter().map(|entry| entry.path.len()).sum();
+        assert!(bytes <= LISTING_BYTES, "{bytes}");
+        assert!(entries.len() > 100, "{}", entries.len());
+        let (flat, truncated) = list(&disk, &root, "/", false, 100_000).expect("listed");
+        assert_eq!((flat.len(), truncated), (2, false));
+        assert_eq!(flat[1].path, "/shallow");
+        let (one, truncated) = list(&disk, &root, "/", false, 1).expect("listed");
+        assert_eq!((one.len(), truncated), (1, true));
+    }
 }

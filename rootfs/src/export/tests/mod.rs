@@ -72,25 +72,6 @@ fn skipped(summary: &ExportSummary) -> Vec<&str> {
 }
 
 #[test]
-fn paths_are_found_as_in_a_changed_root() {
-    let (tree, _dir) = tree();
-    let found = |path: &str| match find(&tree, Ino::ROOT, path.as_bytes()).unwrap() {
-        Resolved::Found(attr) => Some(attr.ino),
-        _ => None,
-    };
-    assert_eq!(
-        found("/workspace/in"),
-        Some(at(&tree, "workspace/sub/script"))
-    );
-    assert_eq!(found("workspace/out"), Some(at(&tree, "etc/passwd")));
-    assert_eq!(found("../../etc/passwd"), Some(at(&tree, "etc/passwd")));
-    assert_eq!(found("/lib/small"), Some(at(&tree, "usr/lib/small")));
-    assert_eq!(found("/"), Some(Ino::ROOT));
-    assert_eq!(found("/workspace/dangling"), None);
-    assert_eq!(found("/workspace/big/x"), None);
-}
-
-#[test]
 fn content_comes_in_order_without_its_holes() {
     let (mut tree, _dir) = tree();
     let attr = tree.attr(at(&tree, "workspace/hole")).unwrap();

@@ -237,3 +237,18 @@ fn damage_is_named() {
             .any(|it| it.ino == kept && it.what.contains("links"))
     );
 }
+
+#[test]
+fn paths_without_end_are_refused_and_fill_no_memory() {
+    let (layer, dir) = (layer(sample), scratch());
+    let mut tree = open(&layer, dir.path());
+    // 3,000 levels of the longest names: more than a gigabyte of paths.
+    let long = "n".repeat(255);
+    let mut at = Ino::ROOT;
+    for _ in 0..3_000 {
+        at = tree.mkdir(new(at, &long)).unwrap().ino;
+    }
+    tree.sync().unwrap();
+    let reader = reader(&layer, &[dir.path()]);
+    assert_eq!(reader.changes(0).err(), Some(Errno::TOOBIG));
+}
