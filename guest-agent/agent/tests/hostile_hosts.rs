@@ -103,8 +103,8 @@ fn streams_that_say_nothing_or_half_a_thing_keep_nobody_from_being_served() {
 
 /// Requests and changes that do no harm to the machine that runs the tests.
 const OTHER_MESSAGES: [&str; 18] = [
-    r#"{"op":"start","job":"a","exec":{"argv":["cat"],"stdin":true,"timeout_ms":50},"capture_bytes":10}"#,
-    r#"{"op":"start","job":"b","exec":{"argv":["yes"],"timeout_ms":5},"capture_bytes":10,"hold":true}"#,
+    r#"{"op":"start","job":"a","exec":{"argv":["cat"],"stdin":true,"timeout_ms":50},"output":{"keep":"head-tail","bytes":10}}"#,
+    r#"{"op":"start","job":"b","exec":{"argv":["yes"],"timeout_ms":5},"output":{"keep":"head-tail","bytes":10},"hold":true}"#,
     r#"{"op":"attach","job":"a","follow":true,"hold":true}"#,
     r#"{"op":"attach","job":"b","stdout_from":18446744073709551615}"#,
     r#"{"op":"jobs"}"#,

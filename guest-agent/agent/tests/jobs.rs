@@ -6,7 +6,7 @@ mod support;
 
 use pyro_agent_protocol::{
     Attach, ErrorCode, Event, Exec, ExitStatus, FrameKind, JOBS_MAX, JobEvent, JobState,
-    OutputStream, Request, Start, encode,
+    OutputStream, Request, SignalGroup, Start, encode,
 };
 use support::{Agent, Holding, command, id, job, pids_in, runs, shell, wait_until, whole};
 
@@ -306,6 +306,7 @@ fn a_signal_reaches_a_job_from_any_stream() {
         let signal = |signal| Request::SignalJob {
             job: id("s"),
             signal,
+            group: SignalGroup::Program,
         };
         let code = failure(&agent.job_answer(&signal(99)));
         assert_eq!(code, ErrorCode::InvalidRequest);

@@ -7,21 +7,35 @@
 //! [`Request::CancelJob`](crate::Request::CancelJob), and its end and output are kept until
 //! [`Request::Forget`](crate::Request::Forget).
 //!
-//! **Output.** Of each of the two outputs the agent keeps the first `capture_bytes / 2` bytes and
-//! the last `capture_bytes / 2`. A cursor is a number of bytes from the output's beginning. What
-//! lies between the two parts is gone, unless a stream that *holds* the program has yet to get it:
-//! the program waits for such a stream to take its output, as it waits for that of an exec. To a
-//! stream that does not hold, a [`JobEvent::Gap`] says how much it missed. How the two outputs were
-//! mixed is known only to streams that keep up.
+//! **Output.** A cursor is a number of bytes from an output's beginning. What is kept is said by
+//! [`Keep`]; to a stream that comes to bytes which are not kept any more, a [`JobEvent::Gap`] says
+//! how much it missed.
+//! - [`Keep::HeadTail`]: of each of the two outputs the first half of so many bytes and the last
+//!   half. What lies between is gone, unless a stream that *holds* the program has yet to get it: the
+//!   program waits for such a stream to take its output, as it waits for that of an exec. How the
+//!   two outputs were mixed is known only to streams that keep up.
+//! - [`Keep::Tail`]: both outputs are one, in the order in which they were written; it is called
+//!   standard output, and there is no other. Its last bytes are kept. Nobody can hold the program.
 //!
-//! While all jobs together hold more than [`JOBS_OUTPUT_MAX`] bytes, no job's last part grows.
+//! While all jobs together hold more than [`JOBS_OUTPUT_MAX`] bytes, no job's last part grows,
+//! except that every [`Keep::Tail`] has [`TAIL_MIN`] bytes of its own.
 //!
 //! **Input.** When the program was started with `stdin`, `Stdin` frames of every attached stream go
-//! to it, and an empty one closes it. The end of a stream does not close it.
+//! to it, and an empty one closes it. The end of a stream does not close it, and takes back nothing.
+//! So do those of [`Request::WriteJob`](crate::Request::WriteJob), which says when the program's
+//! pipe or terminal has taken them. Frames of several streams are mixed as they come, each whole. A
+//! program that does not read holds up nobody but the streams that write to it.
+//!
+//! **Terminals.** With [`Start::terminal`] the program has a terminal of its own: it leads a session
+//! whose controlling terminal that is, with job control, UTF-8, and `TERM=xterm-256color` unless its
+//! environment says otherwise. Input, output and errors are the terminal; there is always input, and
+//! an empty frame does not close it: write what the terminal takes for its end (^D, byte 4). Output
+//! is raw, with all control sequences. The job ends when the program does, not when the last process
+//! lets go of the terminal; what those that go on write then is thrown away.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ErrorCode, Exec, ExitStatus};
+use crate::{ErrorCode, Exec, ExitStatus, TerminalSize};
 
 /// Most jobs at a time, ended ones that nobody has asked to forget as well.
 pub const JOBS_MAX: usize = 512;
@@ -29,6 +43,8 @@ pub const JOBS_MAX: usize = 512;
 pub const CAPTURE_MAX: u64 = 16 << 20;
 /// See the module's words on output.
 pub const JOBS_OUTPUT_MAX: usize = 64 << 20;
+/// What a [`Keep::Tail`] of at least so many bytes keeps in any case.
+pub const TAIL_MIN: usize = 64 << 10;
 
 /// A job's name: 1 to 64 characters of `A-Z a-z 0-9 . _ -`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -78,30 +94,67 @@ impl std::fmt::Display for JobId {
 
 /// Starts a program that survives its stream; answered as [`Attach`] with `follow` is.
 ///
-/// A name that is in use is refused with [`ErrorCode::AlreadyExists`].
+/// A name that is in use is refused with [`ErrorCode::AlreadyExists`]; [`JOBS_MAX`] and a guest that
+/// has run out of something with [`ErrorCode::OutOfResources`]; `hold` with a [`Keep::Tail`] and a
+/// terminal without one with [`ErrorCode::InvalidRequest`]. What may be wrong with `exec` is told as
+/// for [`Request::Exec`](crate::Request::Exec).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     /// Its name from now on.
     pub job: JobId,
     /// What to run.
     pub exec: Exec,
-    /// How much of each output to keep; at most [`CAPTURE_MAX`] is kept.
-    pub capture_bytes: u64,
+    /// How the output is kept.
+    pub output: Keep,
+    /// Runs the program on a terminal of this size. Needs [`Keep::Tail`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSize>,
     /// Whether the program waits for this stream to take its output.
     #[serde(default)]
     pub hold: bool,
+}
+
+/// How the output of a job is kept. More than [`CAPTURE_MAX`] bytes are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "keep", rename_all = "kebab-case")]
+pub enum Keep {
+    /// The first and the last bytes of both outputs.
+    HeadTail {
+        /// Of each output.
+        bytes: u64,
+    },
+    /// The last bytes of both outputs as one.
+    Tail {
+        /// Of both together.
+        bytes: u64,
+    },
+}
+
+/// Which processes of a job a signal is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignalGroup {
+    /// The process group of the program.
+    #[default]
+    Program,
+    /// The foreground process group of the job's terminal: what runs in a shell just now, or the
+    /// shell. [`ErrorCode::InvalidRequest`] for a job without a terminal.
+    Foreground,
 }
 
 /// Asks for a job's output and end.
 ///
 /// Answered with [`JobEvent::Attached`], then `Stdout` and `Stderr` frames and [`JobEvent::Gap`]s,
 /// and last [`JobEvent::Exited`], or [`JobEvent::Running`] when it is not to be followed.
+///
+/// Any number of streams may be attached, and those that are slow hold up neither the program nor
+/// each other. A job that is not there is [`ErrorCode::NotFound`], also for all other requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {
     /// The job.
     pub job: JobId,
-    /// Cursor from which standard output is wanted. One beyond what was written means only what
-    /// comes from now on.
+    /// Cursor from which standard output is wanted, or both outputs where they are one. One beyond
+    /// what was written means only what comes from now on.
     #[serde(default)]
     pub stdout_from: u64,
     /// The same for standard error.
@@ -110,7 +163,7 @@ pub struct Attach {
     /// Whether to go on until the program ends.
     #[serde(default)]
     pub follow: bool,
-    /// Whether the program waits for this stream to take its output.
+    /// Whether the program waits for this stream to take its output. Not with [`Keep::Tail`].
     #[serde(default)]
     pub hold: bool,
 }
@@ -125,7 +178,8 @@ pub enum OutputStream {
     Stderr,
 }
 
-/// What is kept of one output: the bytes `0..head` and `tail..written`.
+/// What is kept of one output: the bytes `0..head` and `tail..written`. With [`Keep::Tail`] `head`
+/// is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Captured {
     /// Bytes that the program wrote, as far as the agent has read them.
@@ -162,10 +216,13 @@ pub struct JobInfo {
     pub state: JobState,
     /// Whether somebody cancelled it before it had ended.
     pub cancelled: bool,
-    /// Its standard output.
+    /// Its standard output, or both outputs where they are one.
     pub stdout: Captured,
     /// Its standard error.
     pub stderr: Captured,
+    /// The size of its terminal, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSize>,
 }
 
 /// Agent to host, on the streams of [`Start`], [`Attach`] and the other requests about jobs.

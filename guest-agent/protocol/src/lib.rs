@@ -9,9 +9,10 @@
 //! [`AGENT_PORT`] of the guest and sends one [`Request`].
 //!
 //! What the answers are depends on the request: [`Event`]s to an [`Exec`], [`Request::Ping`],
-//! [`Request::Signal`], [`Request::Sync`] and [`Request::PowerOff`]; [`FileEvent`]s to [`Stat`],
-//! [`List`], [`Read`] and [`Apply`]; [`JobEvent`]s to [`Start`], [`Attach`] and all else about
-//! jobs. Failures look alike in all three.
+//! [`Request::Signal`], [`Request::Sync`], [`Request::PowerOff`] and [`Secrets`]; [`FileEvent`]s to
+//! [`Stat`], [`List`], [`Read`] and [`Apply`]; [`JobEvent`]s to [`Start`], [`Attach`] and all else
+//! about jobs; [`ConnectEvent`]s to [`Connect`], whose stream then carries raw bytes. Failures look
+//! alike in all four.
 //!
 //! An operation's stream belongs to it: when the host closes or half-closes its end before the last
 //! message, the operation is given up, and a program that runs is killed with all that it started,
@@ -29,13 +30,18 @@
 //! that the peer sends can make a decoder panic.
 
 pub mod apply;
+pub mod connect;
 pub mod files;
 pub mod frame;
 pub mod jobs;
 pub mod messages;
+pub mod network;
 pub mod path;
+pub mod secrets;
+pub mod terminal;
 
 pub use apply::{Apply, CHANGES_MAX, CHANGES_TEXT_MAX, Change, Expect, Mode, Write};
+pub use connect::{CONNECT_TIMEOUT_MS, CONNECTIONS_MAX, Connect, ConnectEvent};
 pub use files::{ENTRIES_MAX, Entry, FileEvent, FileKind, List, PATH_MAX, Read, Stat};
 pub use frame::{
     Decoder, Frame, FrameError, FrameHeader, encode, encode_into, encode_json, encode_message,
@@ -43,13 +49,16 @@ pub use frame::{
 };
 pub use jobs::{
     Attach, CAPTURE_MAX, Captured, JOBS_MAX, JOBS_OUTPUT_MAX, JobEvent, JobId, JobInfo, JobState,
-    OutputStream, Start,
+    Keep, OutputStream, SignalGroup, Start, TAIL_MIN,
 };
 pub use messages::*;
+pub use network::{Network, RESOLVERS_MAX};
 pub use path::{GuestPath, Sha256};
+pub use secrets::{SECRET_MAX, SECRETS_DIRECTORY, SECRETS_MAX, Secret, SecretName, Secrets};
+pub use terminal::{TERMINAL_MAX, TerminalSize};
 
 /// The protocol's generation. A host speaks to every agent of the same generation.
-pub const GENERATION: u32 = 2;
+pub const GENERATION: u32 = 3;
 /// The guest port on which the agent listens for operations.
 pub const AGENT_PORT: u32 = 1024;
 /// The host port to which the agent connects when the guest is ready.
@@ -64,7 +73,7 @@ pub enum FrameKind {
     /// JSON: one of the messages of this crate.
     Message = 1,
     /// Bytes for the program's standard input; an empty payload closes it. In an [`Apply`], bytes
-    /// of a file. Host to agent.
+    /// of a file; in [`Secrets`], bytes of values. Host to agent.
     Stdin = 2,
     /// Bytes of the program's standard output, or of the file that is read. Agent to host.
     Stdout = 3,

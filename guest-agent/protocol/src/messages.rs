@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Apply, Attach, JobId, List, Read, Start, Stat};
+use crate::{
+    Apply, Attach, Connect, JobId, List, Network, Read, Secrets, SignalGroup, Start, Stat,
+    TerminalSize,
+};
 
 /// Agent to host, first on the ready stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,9 @@ pub struct Welcome {
     pub hostname: String,
     /// Fresh random bytes, mixed into the kernel's generator. At most 256.
     pub entropy: Vec<u8>,
+    /// The guest's network, if it has one. Otherwise there is loopback alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
 }
 
 /// Host to agent, first on an operation's stream.
@@ -44,13 +50,35 @@ pub enum Request {
     Attach(Attach),
     /// Lists all jobs; answered with [`JobEvent::Jobs`](crate::JobEvent::Jobs).
     Jobs,
-    /// Sends a signal to the process group of a job's program; answered with
-    /// [`JobEvent::Done`](crate::JobEvent::Done), also when it has ended.
+    /// Sends a signal to a process group of a job; answered with
+    /// [`JobEvent::Done`](crate::JobEvent::Done), also when the program or the group has ended.
     SignalJob {
         /// The job.
         job: JobId,
-        /// The signal's number, 1 to 31.
+        /// The signal's number, 1 to 31; otherwise [`ErrorCode::InvalidRequest`].
         signal: u8,
+        /// Whom it is for.
+        #[serde(default)]
+        group: SignalGroup,
+    },
+    /// Gives a job's terminal another size, of which its foreground process group is told with
+    /// SIGWINCH. Answered with [`JobEvent::Done`](crate::JobEvent::Done), also when the program has
+    /// ended; [`ErrorCode::InvalidRequest`] for a job without a terminal.
+    ResizeJob {
+        /// The job.
+        job: JobId,
+        /// The new size.
+        size: TerminalSize,
+    },
+    /// Writes to a job's input. `Stdin` frames follow, and an empty one ends the request, not the
+    /// input. Answered once with [`JobEvent::Done`](crate::JobEvent::Done) when the program's pipe
+    /// or terminal has taken all. That may be never, when the program does not read: close the stream
+    /// then, and nothing more of what it sent is written. [`ErrorCode::Ended`] when the program has
+    /// ended, or has closed its input, before it took all; [`ErrorCode::InvalidRequest`] for a job
+    /// that was started without input.
+    WriteJob {
+        /// The job.
+        job: JobId,
     },
     /// Kills a job's program and everything that it started, also what it left running when it
     /// ended. Answered with [`JobEvent::Done`](crate::JobEvent::Done) at once; that all are gone
@@ -73,6 +101,10 @@ pub enum Request {
     Read(Read),
     /// Changes files, all of them or none.
     Apply(Apply),
+    /// Replaces the secrets.
+    Secrets(Secrets),
+    /// Connects to a port in the guest.
+    Connect(Connect),
     /// Writes everything out to the host, as sync(1) does; answered with [`Event::Done`] then.
     /// What programs write meanwhile may be written out or not.
     Sync,
@@ -201,6 +233,14 @@ pub enum ErrorCode {
     TooMuch,
     /// The job runs.
     Busy,
+    /// The job has ended, or takes no more input.
+    Ended,
+    /// Nobody listens at the port.
+    ConnectionRefused,
+    /// The address cannot be reached.
+    Unreachable,
+    /// It has taken too long.
+    TimedOut,
     /// Anything else, also a kind that this side does not know yet.
     #[serde(other)]
     Internal,

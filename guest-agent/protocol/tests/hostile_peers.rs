@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use pyro_agent_protocol::{
-    Captured, Change, Decoder, Entry, ErrorCode, Event, Exec, ExitStatus, Expect, FileEvent,
-    FileKind, Frame, FrameError, FrameHeader, FrameKind, GuestPath, Hello, JOBS_MAX, JobEvent,
-    JobId, JobInfo, JobState, MAX_FRAME, Mode, Request, Sha256, Signal, Welcome, Write, encode,
-    encode_into, encode_json, encode_message, parse,
+    Captured, Change, ConnectEvent, Decoder, Entry, ErrorCode, Event, Exec, ExitStatus, Expect,
+    FileEvent, FileKind, Frame, FrameError, FrameHeader, FrameKind, GuestPath, Hello, JOBS_MAX,
+    JobEvent, JobId, JobInfo, JobState, MAX_FRAME, Mode, Request, Sha256, Signal, TerminalSize,
+    Welcome, Write, encode, encode_into, encode_json, encode_message, parse,
 };
 
 fn kinds() -> impl Strategy<Value = FrameKind> {
@@ -55,6 +55,7 @@ fn read_as_every_message(payload: &[u8]) {
     let _ = parse::<Change>(payload);
     let _ = parse::<FileEvent>(payload);
     let _ = parse::<JobEvent>(payload);
+    let _ = parse::<ConnectEvent>(payload);
 }
 
 /// Any bytes as a path.
@@ -177,6 +178,7 @@ proptest! {
             realtime_ns: u64::MAX,
             hostname: "a".into(),
             entropy: vec![0, 255],
+            network: None,
         };
         let mut payload = encode_message(&welcome).unwrap().split_off(FrameHeader::LEN);
         let at = at.index(payload.len());
@@ -314,6 +316,7 @@ fn a_message_too_long_to_send_is_refused_before_it_is_sent() {
         realtime_ns: 0,
         hostname: "h".repeat(MAX_FRAME),
         entropy: Vec::new(),
+        network: None,
     };
     assert!(matches!(
         encode_message(&welcome),
@@ -340,7 +343,7 @@ fn the_new_messages_on_the_wire_are_these() {
         panic!("it is a write")
     };
     assert_eq!((write.mode, write.expect), (Mode::Keep, Expect::Anything));
-    let text = br#"{"op":"start","job":"7","exec":{"argv":["true"]},"capture_bytes":10}"#;
+    let text = br#"{"op":"start","job":"7","exec":{"argv":["true"]},"output":{"keep":"head-tail","bytes":10}}"#;
     assert!(matches!(parse(text).unwrap(), Request::Start(start) if !start.hold));
     let text = br#"{"op":"list","path":"x","max_entries":1}"#;
     assert!(matches!(parse(text).unwrap(), Request::List(list) if list.beneath == "/".into()));
@@ -374,6 +377,7 @@ fn the_longest_list_of_jobs_fits_a_frame() {
         cancelled: false,
         stdout: captured,
         stderr: captured,
+        terminal: TerminalSize::new(1000, 1000),
     };
     let jobs = vec![info; JOBS_MAX];
     assert!(encode_message(&JobEvent::Jobs { jobs }).is_ok());

@@ -318,6 +318,7 @@ async fn greet(acceptor: &Acceptor, hostname: &str) -> io::Result<(UnixStream, H
         realtime_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
         hostname: hostname.to_string(),
         entropy: crate::run_dir::random::<64>()?.to_vec(),
+        network: None,
     };
     let bytes = pyro_agent_protocol::encode_message(&welcome).map_err(io::Error::other)?;
     stream.write_all(&bytes).await?;

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use pyro_agent_protocol::{
     Attach, ErrorCode, Frame, FrameKind, JOBS_MAX, JOBS_OUTPUT_MAX, JobEvent, JobId, JobInfo,
-    JobState, OutputStream, Start,
+    JobState, Keep, OutputStream, Start,
 };
 use rustix::io::Errno;
 
@@ -102,6 +102,7 @@ impl Job {
             cancelled: self.cancelled,
             stdout: stdout.captured(),
             stderr: stderr.captured(),
+            terminal: None,
         }
     }
 
@@ -181,7 +182,8 @@ impl Server {
     pub(super) fn keep(&mut self, number: OperationId, exec: Exec, start: &Start) {
         let pid = exec.pid.as_raw_pid();
         self.leaders.insert(pid, number);
-        let capture = || Capture::new(start.capture_bytes);
+        let (Keep::HeadTail { bytes } | Keep::Tail { bytes }) = start.output;
+        let capture = || Capture::new(bytes);
         let job = Job {
             name: start.job.clone(),
             pid: pid.cast_unsigned(),

@@ -83,7 +83,7 @@ impl Server {
                 let answer = self.list_jobs();
                 return self.answer(id, &answer);
             }
-            Request::SignalJob { job, signal } => {
+            Request::SignalJob { job, signal, .. } => {
                 let answer = self.signal_job(&job, signal);
                 return self.answer(id, &answer);
             }
@@ -101,6 +101,13 @@ impl Server {
             Request::Read(read) => self.begin_task(id, Task::Read(read)),
             Request::Apply(apply) => self.begin_apply(apply),
             Request::PowerOff => State::PowerOff,
+            Request::ResizeJob { .. }
+            | Request::WriteJob { .. }
+            | Request::Secrets(_)
+            | Request::Connect(_) => {
+                let reason = "this agent cannot do that yet".to_owned();
+                return self.answer(id, &failed(ErrorCode::Internal, reason));
+            }
         };
         if let Some(operation) = self.operations.get_mut(&id) {
             operation.state = state;

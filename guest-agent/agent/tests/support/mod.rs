@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use pyro_agent_protocol::{
     Attach, Decoder, ErrorCode, Event, Exec, ExitStatus, FileEvent, Frame, FrameKind, JobEvent,
-    JobId, JobInfo, OutputStream, Request, Signal, Start, encode, encode_json, encode_message,
+    JobId, JobInfo, Keep, OutputStream, Request, Signal, Start, encode, encode_json,
+    encode_message,
 };
 
 /// Longer than anything here takes; only a bug makes a test wait that long.
@@ -464,7 +465,10 @@ pub(crate) fn job(name: &str, capture_bytes: u64, exec: Exec) -> Start {
     Start {
         job: id(name),
         exec,
-        capture_bytes,
+        output: Keep::HeadTail {
+            bytes: capture_bytes,
+        },
+        terminal: None,
         hold: false,
     }
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use pyro_agent_protocol::{
-    Attach, ErrorCode, Exec, ExitStatus, FrameKind, JobEvent, JobState, OutputStream, Request,
-    Start,
+    Attach, ErrorCode, Exec, ExitStatus, FrameKind, JobEvent, JobState, Keep, OutputStream,
+    Request, Start,
 };
 use pyro_client::types::{CAPTURE_BYTES, ExecEvent, ExecRecord, ExecState};
 use tokio::sync::mpsc;
@@ -123,7 +123,10 @@ impl Follower {
                 let start = Start {
                     job: job.clone(),
                     exec: exec.clone(),
-                    capture_bytes: CAPTURE_BYTES,
+                    output: Keep::HeadTail {
+                        bytes: CAPTURE_BYTES,
+                    },
+                    terminal: None,
                     hold,
                 };
                 (Request::Start(start), *timeout)
