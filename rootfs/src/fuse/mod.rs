@@ -18,4 +18,4 @@ mod server;
 pub mod transport;
 
 pub use buffer::{SliceReply, SliceRequest};
-pub use server::{MAX_WRITE, Server};
+pub use server::{Caching, MAX_WRITE, Server};

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // Mapping files writably is what is tested.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
@@ -208,75 +208,6 @@ pub(crate) fn ranges_are_copied(stage: &mut Stage) {
     sparse.write_all_at(b"x", 1 << 20).unwrap();
     let n = copy_file_range(&sparse, Some(&mut 0), &to, Some(&mut 0), 100).unwrap();
     assert_eq!(n, 100);
-}
-
-/// A small fsx: random writes, truncations, mapped writes and reads against bytes in memory.
-pub(crate) fn random_writes_match_a_model(stage: &mut Stage) {
-    let path = stage.path("big");
-    let file = open(&path);
-    let mut model = pattern(3 << 20);
-    model.truncate(400_000);
-    file.set_len(400_000).unwrap();
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut random = |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state % below as u64) as usize
-    };
-    for round in 0..600 {
-        let offset = random(500_000);
-        let len = 1 + random(40_000);
-        match random(10) {
-            0..4 => {
-                let bytes = vec![round as u8; len];
-                file.write_all_at(&bytes, offset as u64).unwrap();
-                model.resize(model.len().max(offset + len), 0);
-                model[offset..offset + len].copy_from_slice(&bytes);
-            }
-            4 => {
-                file.set_len(offset as u64).unwrap();
-                model.resize(offset, 0);
-            }
-            5 if !model.is_empty() => {
-                let mut mapped = map(&file);
-                let end = (offset + len).min(model.len());
-                let start = offset.min(end);
-                mapped[start..end].fill(round as u8);
-                model[start..end].fill(round as u8);
-            }
-            6 => {
-                let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                fallocate(&file, punch, offset as u64, len as u64).unwrap();
-                let end = (offset + len).min(model.len());
-                model[offset.min(end)..end].fill(0);
-            }
-            7 if round % 5 == 0 => drop_caches(&stage.root()),
-            _ => {
-                let mut read = Vec::new();
-                let mut from = File::open(&path).unwrap();
-                from.seek(SeekFrom::Start(offset as u64)).unwrap();
-                from.take(len as u64).read_to_end(&mut read).unwrap();
-                let end = (offset + len).min(model.len());
-                assert_eq!(
-                    read,
-                    &model[offset.min(end)..end],
-                    "round {round} at {offset}"
-                );
-            }
-        }
-        assert_eq!(
-            file.metadata().unwrap().len(),
-            model.len() as u64,
-            "round {round}"
-        );
-    }
-    drop(file);
-    stage.remount();
-    assert!(
-        fs::read(stage.path("big")).unwrap() == model,
-        "differs after a remount"
-    );
 }
 
 pub(crate) fn the_layer_below_is_never_written(stage: &mut Stage) {

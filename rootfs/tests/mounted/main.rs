@@ -7,6 +7,7 @@
 
 mod contents;
 mod durability;
+mod exercise;
 mod metadata;
 mod names;
 mod programs;
@@ -68,7 +69,7 @@ fn main() -> std::process::ExitCode {
         contents: unlinked_files_stay_until_closed, mapped_writes_arrive,
             mapped_writes_survive_the_cache, sparse_files_stay_sparse,
             data_not_yet_written_back_is_data, holes_are_punched, truncation_cuts_and_pads,
-            opening_truncates_and_appends, ranges_are_copied, random_writes_match_a_model,
+            opening_truncates_and_appends, ranges_are_copied,
             the_layer_below_is_never_written, a_full_layer_says_so;
         metadata: modes_and_umask [Root], owners_change_without_copying [Root],
             set_id_bits_fall [Root], directories_hand_their_group_down [Root],
@@ -81,6 +82,8 @@ fn main() -> std::process::ExitCode {
         durability: everything_is_there_after_a_remount [Root],
             what_was_synced_survives_a_killed_server, unlinked_files_are_gone_after_a_remount,
             frozen_layers_stay_as_they_were [Root];
+        exercise: one_file_is_what_a_model_says, several_files_are_what_a_model_says,
+            written_through_they_are_too, live_freezes_change_nothing_and_stay_as_they_were;
     };
     let unmountable = Stage::unavailable();
     let trials = cases.into_iter().map(|case| {

@@ -1,6 +1,8 @@
 //! A mounted stack over a small layer, and the process that serves it.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pyro_rootfs::fuse::dev::{Mount, unmount};
 use pyro_rootfs::pack::{Metadata, PackLimits, PackedWriter};
-use pyro_rootfs::tree::{FileType, Timestamp};
+use pyro_rootfs::tree::{FileType, PackedFiles, StackReader, Timestamp};
 use tempfile::TempDir;
 
 /// Content of `/etc/motd` in the lowest layer.
@@ -78,12 +80,43 @@ impl Stage {
         self.mount();
     }
 
+    /// Freezes the writable layer while the mount is in use; how many layers are frozen then.
+    pub(crate) fn freeze_live(&mut self) -> usize {
+        self.command(&format!("freeze {}", layer_name(self.frozen + 1)));
+        self.frozen += 1;
+        self.frozen
+    }
+
+    /// Tells the server something, and waits until it obeyed.
+    pub(crate) fn command(&mut self, line: &str) {
+        let server = self.server.as_mut().expect("it is mounted");
+        writeln!(server.stdin.as_mut().unwrap(), "{line}").unwrap();
+        let mut answer = String::new();
+        // One line is answered by one, so nothing is lost in a buffer that is thrown away.
+        let mut answers = BufReader::new(server.stdout.as_mut().unwrap());
+        answers.read_line(&mut answer).unwrap();
+        assert_eq!(answer, "ok\n", "{line}");
+    }
+
+    /// What the lowest `frozen` frozen layers say, read beside the mount.
+    pub(crate) fn read_frozen(&self, frozen: usize) -> StackReader {
+        let file = |name: &str| File::open(self.dir.path().join(name)).unwrap();
+        let packed = PackedFiles {
+            index: file("index"),
+            data: file("data"),
+        };
+        let frozen: Vec<OwnedFd> = (0..frozen).map(|i| file(&layer_name(i)).into()).collect();
+        StackReader::open(vec![packed], &frozen).unwrap()
+    }
+
     /// Unmounts in peace and mounts again with the lowest `frozen` frozen layers alone, and a new
     /// writable one.
     pub(crate) fn reset(&mut self, frozen: usize) {
         self.stop();
+        for place in frozen..=self.frozen {
+            std::fs::remove_dir_all(self.dir.path().join(layer_name(place))).unwrap();
+        }
         self.frozen = frozen;
-        std::fs::remove_dir_all(self.dir.path().join(layer_name(frozen))).unwrap();
         self.mount();
     }
 
@@ -124,9 +157,10 @@ impl Stage {
             .args((0..self.frozen).flat_map(|i| ["--frozen".to_owned(), layer_name(i)]))
             .args(["--writable", &layer_name(self.frozen)])
             .args(&self.options)
-            .arg("mnt")
+            .args(["--commands", "mnt"])
             .current_dir(self.dir.path())
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let start = Instant::now();

@@ -2,21 +2,20 @@
 //! into layers; measures layer operations. A tool for developers and tests; `pyro` itself does not need it.
 
 mod bench;
+mod commands;
+mod mount;
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use pyro_rootfs::fuse::Server;
-use pyro_rootfs::fuse::dev::{Mount, unmount};
+use pyro_rootfs::fuse::Caching;
 use pyro_rootfs::pack::{PackLimits, pack_tar};
-use pyro_rootfs::tree::{Durability, PackedFiles, Quota, StackFiles, Tree};
+use pyro_rootfs::tree::{Durability, PackedFiles, Quota, StackFiles};
 use rustix::fs::{Mode, OFlags};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 /// Mount and make layered roots.
 #[derive(Parser)]
@@ -50,6 +49,14 @@ enum Command {
         /// Let fsync hand over to the host's kernel without waiting for its disk.
         #[arg(long)]
         no_disk_sync: bool,
+        /// Let each write reach the server at once instead of through the kernel's cache.
+        #[arg(long)]
+        write_through: bool,
+        /// Obey commands on standard input, each answered by a line: "freeze DIR" puts the empty
+        /// layer DIR on top; "fail REQUEST ERRNO [SKIP]" lets requests of a kind (write, fsync, …) fail
+        /// after SKIP more; "heal" ends that.
+        #[arg(long, verbatim_doc_comment)]
+        commands: bool,
         /// Where to mount.
         mountpoint: PathBuf,
     },
@@ -88,6 +95,8 @@ fn main() -> Result<()> {
             quota_bytes,
             quota_inodes,
             no_disk_sync,
+            write_through,
+            commands,
             mountpoint,
         } => {
             let quota = Quota {
@@ -112,7 +121,12 @@ fn main() -> Result<()> {
                 quota,
                 durability,
             };
-            mount(stack, &mountpoint)
+            let caching = if write_through {
+                Caching::WriteThrough
+            } else {
+                Caching::WriteBack
+            };
+            mount::run(stack, caching, commands, &mountpoint)
         }
         Command::Pack { tar, index, data } => pack(&tar, &index, &data),
         Command::Bench { files, bytes, dir } => bench::run(&dir, files, bytes),
@@ -149,33 +163,6 @@ fn open_writable(path: &Path) -> Result<OwnedFd> {
 fn open_dir(path: &Path) -> Result<OwnedFd> {
     rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("cannot open {}", path.display()))
-}
-
-fn mount(stack: StackFiles, mountpoint: &Path) -> Result<()> {
-    let mountpoint = mountpoint
-        .canonicalize()
-        .with_context(|| format!("cannot mount on {}", mountpoint.display()))?;
-    let tree = Tree::open(stack).context("cannot open the stack")?;
-    let mut server = Server::new(tree);
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot catch signals")?;
-    let mount = Mount::new(&mountpoint)?;
-    std::thread::spawn(move || {
-        for _ in signals.forever() {
-            if let Err(error) = unmount(&mountpoint) {
-                eprintln!(
-                    "pyro-rootfs: cannot unmount {}: {error}",
-                    mountpoint.display()
-                );
-            }
-        }
-    });
-    let served = mount.serve(&mut server)?;
-    ensure!(
-        served.refused == 0,
-        "the kernel refused {} replies; this is a bug",
-        served.refused
-    );
-    Ok(())
 }
 
 fn pack(tar: &Path, index: &Path, data: &Path) -> Result<()> {

@@ -1,7 +1,7 @@
 //! `/dev/fuse`: the same server on the host's own kernel.
 //!
 //! For tests and measurements, and for looking into a stack without a guest. [`Mount::new`] mounts,
-//! [`Mount::serve`] answers requests until the file system is unmounted. As root it mounts itself;
+//! [`Mount::serve`] hands over requests until the file system is unmounted. As root it mounts itself;
 //! otherwise it asks `fusermount3`, as every FUSE file system does.
 
 mod fusermount;

@@ -7,8 +7,7 @@ use rustix::io::{Errno, read, write};
 use zerocopy::IntoBytes;
 
 use super::super::abi::{InHeader, OutHeader, WriteIn};
-use super::super::buffer::{SliceReply, SliceRequest};
-use super::super::server::{MAX_WRITE, Server};
+use super::super::server::MAX_WRITE;
 use super::super::transport::{OUT_HEADER_SIZE, Outcome};
 use super::mount::Mount;
 
@@ -30,9 +29,6 @@ pub enum ServeError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// What was written could not be made durable at the end.
-    #[error("cannot make the writable layer durable")]
-    Sync(#[source] io::Error),
 }
 
 /// What was done in the life of a mount.
@@ -45,29 +41,26 @@ pub struct Served {
 }
 
 impl Mount {
-    /// Answers requests with `server` until the file system is unmounted, then makes everything
-    /// durable.
+    /// Hands each request to `answer`, with room for its reply, until the file system is
+    /// unmounted. Nothing is made durable at the end: DESTROY does not come when the mount ends
+    /// otherwise.
     ///
     /// # Errors
     /// See [`ServeError`].
-    pub fn serve(&self, server: &mut Server) -> Result<Served, ServeError> {
+    pub fn serve(
+        &self,
+        mut answer: impl FnMut(&[u8], &mut [u8]) -> Outcome,
+    ) -> Result<Served, ServeError> {
         let mut request = vec![0; REQUEST_MAX];
         let mut reply = vec![0; REPLY_MAX];
         let mut served = Served::default();
         while let Some(len) = self.read_request(&mut request)? {
             served.requests += 1;
             let bytes = request.get(..len).unwrap_or_default();
-            let outcome = server.handle(
-                &mut SliceRequest::new(bytes),
-                &mut SliceReply::new(&mut reply),
-            );
-            if let Outcome::Replied { len } = outcome {
+            if let Outcome::Replied { len } = answer(bytes, &mut reply) {
                 served.refused += self.write_reply(reply.get(..len).unwrap_or_default())?;
             }
         }
-        server
-            .sync()
-            .map_err(|errno| ServeError::Sync(errno.into()))?;
         Ok(served)
     }
 

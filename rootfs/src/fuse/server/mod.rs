@@ -34,10 +34,21 @@ pub use session::MAX_WRITE;
 pub struct Server {
     tree: Tree,
     session: Option<Session>,
+    caching: Caching,
     /// Bodies of requests; kept from one to the next.
     body: Vec<u8>,
     /// Listings under construction; likewise.
     listing: Vec<u8>,
+}
+
+/// Where the kernel may keep what programs write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Caching {
+    /// In its page cache until it is written back, or synced. What a guest gets.
+    #[default]
+    WriteBack,
+    /// Nowhere: each write(2) is a request, and its error is the request's.
+    WriteThrough,
 }
 
 impl Server {
@@ -47,9 +58,16 @@ impl Server {
         Self {
             tree,
             session: None,
+            caching: Caching::default(),
             body: Vec::new(),
             listing: Vec::new(),
         }
+    }
+
+    /// The same with another kind of caching, from the next INIT on.
+    #[must_use]
+    pub fn with_caching(self, caching: Caching) -> Self {
+        Self { caching, ..self }
     }
 
     /// The tree, to be looked at between requests.

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::super::abi::{InitFlags, InitIn, InitOut, MAJOR, MINOR, MINOR_MIN, OpenFlags, OpenOut};
 use super::super::args::Args;
 use super::super::transport::Reply;
-use super::{Server, expect_room, put};
+use super::{Caching, Server, expect_room, put};
 
 /// Largest READ and WRITE: 256 pages, the most that kernels allow by default
 /// (`FUSE_MAX_MAX_PAGES`).
@@ -79,7 +79,11 @@ impl Server {
         if init.major < MAJOR || init.minor < MINOR_MIN {
             return Err(Errno::PROTO);
         }
-        let flags = InitFlags::from_bits_truncate(init.flags) & WANTED;
+        let wanted = match self.caching {
+            Caching::WriteBack => WANTED,
+            Caching::WriteThrough => WANTED - InitFlags::WRITEBACK_CACHE,
+        };
+        let flags = InitFlags::from_bits_truncate(init.flags) & wanted;
         self.session = Some(Session { flags });
         put(
             reply,
