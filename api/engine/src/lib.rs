@@ -23,9 +23,10 @@ pub mod oneshot;
 pub mod patch;
 pub mod paths;
 mod records;
+mod redact;
 pub mod run_dir;
 #[cfg(test)]
 mod testing;
 
-pub use engine::{Engine, ExecStream, Options, RunStream};
+pub use engine::{Engine, ExecStream, Options, RunStream, check_run};
 pub use error::{Code, Error, Kind, Result};
