@@ -60,6 +60,10 @@ pub struct Recipe {
     pub modules_before_root: Vec<String>,
     /// Modules that the agent loads once it is ready, without their dependencies.
     pub modules_after_ready: Vec<String>,
+    /// Modules that only a guest with a network loads, without their dependencies. Installs from
+    /// before there were any name none.
+    #[serde(default)]
+    pub modules_network: Vec<String>,
     /// Whether the bootstrap must merge `/usr` itself (suites whose own packages do it by a
     /// conversion in place, which costs Perl and time).
     pub merge_usr_hook: bool,
@@ -76,6 +80,7 @@ impl Recipe {
             "merge_usr_hook": self.merge_usr_hook,
             "modules_after_ready": self.modules_after_ready,
             "modules_before_root": self.modules_before_root,
+            "modules_network": self.modules_network,
             "packages": self.packages,
             "suite": self.suite,
         });
@@ -160,6 +165,7 @@ struct Suite {
 struct Modules {
     before_root: Vec<String>,
     after_ready: Vec<String>,
+    network: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -193,6 +199,7 @@ impl Data {
                 kernel_package: suite.kernel_package.clone(),
                 modules_before_root: self.modules.before_root.clone(),
                 modules_after_ready: self.modules.after_ready.clone(),
+                modules_network: self.modules.network.clone(),
                 merge_usr_hook: suite.merge_usr_hook,
                 work_space_mib: entry.work_space_mib,
             };

@@ -139,13 +139,18 @@ fn kernel(
     let archive = initramfs::write_modules(Vec::new(), &before_root, &after_ready)
         .map_err(KernelError::Io)?;
     let modules = write(work.join("modules.cpio"), &archive)?;
+    let network = available.in_order(&recipe.modules_network, &mut loaded)?;
+    let archive =
+        initramfs::write_network_modules(Vec::new(), &network).map_err(KernelError::Io)?;
+    let network_modules = write(work.join("network-modules.cpio"), &archive)?;
     let facts = KernelFacts {
         release: package.release().to_owned(),
         package: package_name,
         vmlinux: vmlinux.artefact,
         modules: modules.artefact,
+        network_modules: Some(network_modules.artefact),
     };
-    files.extend([vmlinux, modules]);
+    files.extend([vmlinux, modules, network_modules]);
     Ok(facts)
 }
 

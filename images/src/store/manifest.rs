@@ -28,6 +28,10 @@ pub struct KernelFacts {
     pub vmlinux: Artefact,
     /// The initramfs with the modules that a guest loads.
     pub modules: Artefact,
+    /// The initramfs with what a guest with a network loads besides. Installs from before there
+    /// was one have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_modules: Option<Artefact>,
 }
 
 /// One immutable layer of the root, as `pyro-rootfs` packs it.
@@ -85,6 +89,9 @@ impl Manifest {
             (Part::Modules, self.kernel.modules),
             (Part::Packages, self.packages),
         ];
+        if let Some(modules) = self.kernel.network_modules {
+            artefacts.push((Part::NetworkModules, modules));
+        }
         for layer in &self.layers {
             artefacts.push((Part::Index, layer.index));
             artefacts.push((Part::Data, layer.data));
@@ -108,6 +115,8 @@ pub enum Part {
     Kernel,
     /// The modules' initramfs.
     Modules,
+    /// The network modules' initramfs.
+    NetworkModules,
     /// A layer's index.
     Index,
     /// A layer's data.
@@ -119,7 +128,7 @@ pub enum Part {
 impl Part {
     /// Whether it comes from the kernel package, and not from the root.
     pub(crate) fn of_kernel(self) -> bool {
-        matches!(self, Part::Kernel | Part::Modules)
+        matches!(self, Part::Kernel | Part::Modules | Part::NetworkModules)
     }
 
     /// What a person calls it.
@@ -127,6 +136,7 @@ impl Part {
         match self {
             Part::Kernel => "the kernel",
             Part::Modules => "the modules' initramfs",
+            Part::NetworkModules => "the network modules' initramfs",
             Part::Index => "the root's index",
             Part::Data => "the root's data",
             Part::Packages => "the package list",

@@ -89,6 +89,9 @@ pub struct Installed {
     pub kernel: File,
     /// The modules' initramfs.
     pub modules: File,
+    /// The initramfs that a guest with a network gets besides; none in an environment that was
+    /// installed before there was one.
+    pub network_modules: Option<File>,
     /// The root's layers, lowest first.
     pub layers: Vec<Layer>,
     /// What it is.
@@ -188,6 +191,11 @@ impl Store {
         };
         let kernel = open(Part::Kernel, manifest.kernel.vmlinux)?;
         let modules = open(Part::Modules, manifest.kernel.modules)?;
+        let network_modules = manifest
+            .kernel
+            .network_modules
+            .map(|modules| open(Part::NetworkModules, modules))
+            .transpose()?;
         let mut layers = Vec::new();
         for layer in &manifest.layers {
             let index = open(Part::Index, layer.index)?;
@@ -200,6 +208,7 @@ impl Store {
         Ok(Installed {
             kernel,
             modules,
+            network_modules,
             layers,
             manifest,
             state,

@@ -43,7 +43,7 @@ chmod 755 "$root/usr/sbin/policy-rc.d"
 
 echo pyro > "$root/etc/hostname"
 printf '127.0.0.1\tlocalhost pyro\n::1\tlocalhost ip6-localhost ip6-loopback\n' > "$root/etc/hosts"
-echo '# No network. Written when a policy allows one.' > "$root/etc/resolv.conf"
+echo '# No network. When a policy allows one, another file is mounted over this one.' > "$root/etc/resolv.conf"
 chroot "$root" passwd --quiet --delete root
 mkdir -p "$root/workspace"
 # Empty: each guest gets an identity of its own.

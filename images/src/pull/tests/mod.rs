@@ -73,6 +73,7 @@ impl Source for Fake {
                 package: "linux.deb".into(),
                 vmlinux: make("vmlinux", format!("kernel {number}")),
                 modules: make("modules", "modules".into()),
+                network_modules: Some(make("network", "network modules".into())),
             });
         }
         if let Some(gate) = &self.gate {
