@@ -33,6 +33,9 @@ pub struct Config {
     pub root: Root,
     /// The guest's vsock device.
     pub vsock: Vsock,
+    /// The guest's network device; without one, the guest has none.
+    #[serde(default)]
+    pub net: Option<Net>,
     /// A connected Unix stream socket: control requests in, replies and events out
     /// (see [`crate::control`]). The VM ends when its peer closes it and
     /// [`Config::outlive_control`] is false.
@@ -107,6 +110,27 @@ pub struct Vsock {
     #[serde(default)]
     pub host_ports: Vec<HostPort>,
 }
+
+/// The network device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Net {
+    /// The guest's Ethernet address: unicast, not zero.
+    pub mac: [u8; 6],
+    /// Longest IP packet in either direction, [`MIN_MTU`] to [`MAX_MTU`].
+    pub mtu: u16,
+    /// A connected Unix `SOCK_SEQPACKET` socket, one Ethernet frame a message, the longest
+    /// [`Net::mtu`] and 14 bytes. Frames from the guest need not have their TCP and UDP checksums
+    /// filled in, and nobody checks those of frames to it: nothing on the way damages them.
+    /// Whoever has the other end holds the guest up by not reading. When it closes the device
+    /// goes on without: the guest's frames are dropped.
+    pub backend_fd: FdNumber,
+}
+
+/// Smallest MTU (RFC 791: what every host must take).
+pub const MIN_MTU: u16 = 576;
+/// Largest MTU: IP's longest packet, less what Linux keeps for alignment.
+pub const MAX_MTU: u16 = 65520;
 
 /// A host port that the guest may connect to.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -84,11 +84,13 @@ pub enum Slot {
     Vsock = 1,
     /// Entropy.
     Rng = 2,
+    /// Network; empty without a policy that allows one.
+    Net = 3,
 }
 
 impl Slot {
-    /// All slots that this version fills.
-    pub const ALL: [Self; 3] = [Self::Root, Self::Vsock, Self::Rng];
+    /// All slots that this version may fill.
+    pub const ALL: [Self; 4] = [Self::Root, Self::Vsock, Self::Rng, Self::Net];
 
     /// Guest-physical address of the slot's registers.
     pub const fn base(self) -> u64 {
@@ -122,7 +124,7 @@ mod tests {
             );
         }
         assert_eq!(Slot::at(SLOT_BASE - 1), None);
-        assert_eq!(Slot::at(Slot::Rng.base() + SLOT_SIZE), None);
+        assert_eq!(Slot::at(Slot::Net.base() + SLOT_SIZE), None);
         assert_eq!(Slot::at(u64::MAX), None);
     }
 }

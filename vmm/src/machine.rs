@@ -62,6 +62,8 @@ pub struct Devices {
     pub vsock: Box<dyn VirtioDevice>,
     /// [`Slot::Rng`].
     pub rng: Box<dyn VirtioDevice>,
+    /// [`Slot::Net`]; empty without one.
+    pub net: Option<Box<dyn VirtioDevice>>,
 }
 
 /// What a VM is made of.
@@ -139,7 +141,7 @@ enum Processor {
 /// One VM. Nothing runs until [`Machine::start`].
 pub struct Machine {
     processors: Vec<Processor>,
-    pools: [Pool; 2],
+    pools: Vec<Pool>,
     bus: Arc<Bus>,
     memory: GuestMemory,
     exit: ExitLatch,
@@ -164,11 +166,33 @@ impl Machine {
         let ram = u64::from(parts.memory_mib) * MIB;
         let memory = memory::allocate(ram)?;
         memory::register(&vm, &memory)?;
+        let Devices {
+            root,
+            vsock,
+            rng,
+            net,
+        } = parts.devices;
+        // The file server may wait for a disk, and the network is busy in long runs; neither must
+        // keep the others waiting.
+        let mut pools = vec![Pool::new("fs")?, Pool::new("devices")?];
+        let [files, others] = [&pools[FILES].host, &pools[1].host];
+        let mut slots = vec![
+            (Slot::Root, root, files.clone()),
+            (Slot::Vsock, vsock, others.clone()),
+            (Slot::Rng, rng, others.clone()),
+        ];
+        if let Some(net) = net {
+            let pool = Pool::new("net")?;
+            slots.push((Slot::Net, net, pool.host.clone()));
+            pools.push(pool);
+        }
+        let filled: Vec<Slot> = slots.iter().map(|(slot, ..)| *slot).collect();
         let source = boot::Source {
             kernel: &parts.kernel,
             initramfs: &parts.initramfs,
             ram,
             vcpus: parts.vcpus,
+            slots: &filled,
             debug_console: parts.debug_console,
         };
         let entry = boot::load(&memory, &source)?;
@@ -176,18 +200,9 @@ impl Machine {
         if let Some(first) = vcpus.first() {
             entry.prepare(first)?;
         }
-        // The file server may wait for a disk; it must not keep the others waiting.
-        let pools = [Pool::new("fs")?, Pool::new("devices")?];
-        let Devices { root, vsock, rng } = parts.devices;
-        let [files, others] = [&pools[FILES].host, &pools[1].host];
-        let slots = [
-            (Slot::Root, root, files),
-            (Slot::Vsock, vsock, others),
-            (Slot::Rng, rng, others),
-        ];
         let mut transports = Vec::new();
         for (slot, device, host) in slots {
-            let transport = MmioTransport::new(slot, device, memory.clone(), host.clone())?;
+            let transport = MmioTransport::new(slot, device, memory.clone(), host)?;
             connect(&vm, &transport)?;
             transports.push(transport);
         }

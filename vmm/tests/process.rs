@@ -121,6 +121,7 @@ impl Vm {
                 stream_fds: vec![],
                 host_ports: vec![],
             },
+            net: None,
             control_fd: number(6),
             control_listener_fd: None,
             outlive_control: false,

@@ -15,7 +15,7 @@ use std::fs::File;
 use kvm_ioctls::VcpuFd;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use crate::layout;
+use crate::layout::{self, Slot};
 use crate::memory::{MemoryError, ram_ranges};
 use crate::vcpu::registers::{self, Mode};
 use crate::virtio::device::GuestMemory;
@@ -63,6 +63,8 @@ pub struct Source<'a> {
     pub ram: u64,
     /// Processors.
     pub vcpus: u8,
+    /// The slots that hold a device.
+    pub slots: &'a [Slot],
     /// A full serial console instead of the silent early one.
     pub debug_console: bool,
 }
@@ -102,7 +104,7 @@ pub fn load(memory: &GuestMemory, source: &Source<'_>) -> Result<Entry, BootErro
     let mut command_line = command_line::build(source.debug_console).into_bytes();
     command_line.push(0);
     memory.write_slice(&command_line, GuestAddress(layout::COMMAND_LINE))?;
-    acpi::write(memory, source.vcpus)?;
+    acpi::write(memory, source.vcpus, source.slots)?;
     let entry = match kernel.pvh_entry {
         Some(address) => {
             pvh::write(memory, source.ram, initramfs)?;

@@ -111,6 +111,7 @@ fn machine_of(kernel: File) -> (Machine, Console) {
             root: Box::new(Idle),
             vsock: Box::new(Idle),
             rng: Box::new(Idle),
+            net: None,
         },
         console: console.clone(),
         debug_console: false,

@@ -45,6 +45,8 @@ pub(super) struct Resources {
     pub(super) vsock_streams: Vec<OwnedFd>,
     /// Ports that the guest may connect to.
     pub(super) vsock_ports: Vec<(u32, OwnedFd)>,
+    /// Where the network device's frames go.
+    pub(super) net_backend: Option<OwnedFd>,
 }
 
 /// The sockets to whoever is in command.
@@ -125,6 +127,11 @@ pub(super) fn take(config: &Config) -> Result<(Resources, ControlSockets), Inher
             .iter()
             .map(|port| Ok((port.port, adopt(port.acceptor_fd)?)))
             .collect::<Result<_, InheritError>>()?,
+        net_backend: config
+            .net
+            .as_ref()
+            .map(|net| adopt(net.backend_fd))
+            .transpose()?,
     };
     Ok((resources, control))
 }
@@ -149,6 +156,7 @@ fn all_numbers(config: &Config) -> Vec<FdNumber> {
     numbers.extend(config.vsock.listener_fd);
     numbers.extend(&config.vsock.stream_fds);
     numbers.extend(config.vsock.host_ports.iter().map(|port| port.acceptor_fd));
+    numbers.extend(config.net.iter().map(|net| net.backend_fd));
     numbers
 }
 

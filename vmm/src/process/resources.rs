@@ -10,7 +10,9 @@ use super::validate::{HostLimits, ValidationError, validate};
 use crate::config::Config;
 use crate::console::Console;
 use crate::machine::{Devices, Machine, MachineError, Parts};
+use crate::virtio::device::VirtioDevice;
 use crate::virtio::fs::{Fs, ROOT_TAG};
+use crate::virtio::net::{Net, NetError};
 use crate::virtio::rng::Rng;
 use crate::virtio::vsock::{Cid, ConfigError, Port, Vsock, VsockConfig};
 
@@ -29,6 +31,9 @@ pub(super) enum BuildError {
     /// Its sockets.
     #[error("cannot make the vsock device")]
     Vsock(#[from] ConfigError),
+    /// Its frames' socket.
+    #[error("cannot make the network device")]
+    Net(#[from] NetError),
     /// The machine.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -83,10 +88,15 @@ pub(super) fn build(
             .map(|(port, acceptor)| (Port(port), acceptor))
             .collect(),
     })?;
+    let net = match (&config.net, resources.net_backend) {
+        (Some(net), Some(backend)) => Some(Net::new(net.mac, net.mtu, backend)?),
+        _ => None,
+    };
     let devices = Devices {
         root: Box::new(root),
         vsock: Box::new(vsock),
         rng: Box::new(Rng),
+        net: net.map(|net| Box::new(net) as Box<dyn VirtioDevice>),
     };
     Ok(Machine::new(Parts {
         kvm: &resources.kvm,

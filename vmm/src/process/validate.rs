@@ -1,6 +1,6 @@
 //! Refuses configurations that cannot be a VM, before anything is made.
 
-use crate::config::{Config, GENERATION, MAX_VCPUS, MIN_MEMORY_MIB};
+use crate::config::{Config, GENERATION, MAX_MTU, MAX_VCPUS, MIN_MEMORY_MIB, MIN_MTU};
 
 /// What this host can give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,12 @@ pub enum ValidationError {
     /// Nothing to start the guest's user space from.
     #[error("there is no initial ram file system")]
     NoInitramfs,
+    /// A packet size that the network device cannot have.
+    #[error("an mtu of {0} is not possible; give {MIN_MTU} to {MAX_MTU}")]
+    Mtu(u16),
+    /// An Ethernet address that no device can have.
+    #[error("the network device's address is zero or not unicast")]
+    Mac,
 }
 
 /// Checks the numbers of a configuration.
@@ -70,13 +76,22 @@ pub fn validate(config: &Config, host: HostLimits) -> Result<(), ValidationError
     if config.initramfs_fds.is_empty() {
         return Err(ValidationError::NoInitramfs);
     }
+    if let Some(net) = &config.net {
+        if !(MIN_MTU..=MAX_MTU).contains(&net.mtu) {
+            return Err(ValidationError::Mtu(net.mtu));
+        }
+        // The lowest bit of the first byte: a group's.
+        if net.mac[0] & 1 != 0 || net.mac == [0; 6] {
+            return Err(ValidationError::Mac);
+        }
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{PackedLayer, Root, Vsock};
+    use crate::config::{Net, PackedLayer, Root, Vsock};
 
     const HOST: HostLimits = HostLimits {
         memory_mib: 4096,
@@ -108,6 +123,7 @@ mod tests {
                 stream_fds: vec![],
                 host_ports: vec![],
             },
+            net: None,
             control_fd: 9,
             control_listener_fd: None,
             outlive_control: false,
@@ -153,5 +169,25 @@ mod tests {
             check(|c| c.initramfs_fds.clear()),
             Err(ValidationError::NoInitramfs)
         );
+    }
+
+    #[test]
+    fn a_network_device_needs_a_possible_address_and_packet_size() {
+        let check = |mac, mtu| {
+            let net = Net {
+                mac,
+                mtu,
+                backend_fd: 10,
+            };
+            validate(&config(|config| config.net = Some(net)), HOST)
+        };
+        let mac = [2, 0, 0, 0, 0, 1];
+        assert_eq!(check(mac, 65520), Ok(()));
+        for mtu in [0, 575, 65521] {
+            assert_eq!(check(mac, mtu), Err(ValidationError::Mtu(mtu)));
+        }
+        for mac in [[0; 6], [1, 0, 0, 0, 0, 0], [0xff; 6]] {
+            assert_eq!(check(mac, 1500), Err(ValidationError::Mac));
+        }
     }
 }

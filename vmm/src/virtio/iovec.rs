@@ -78,6 +78,37 @@ pub fn send<'a>(
     })
 }
 
+/// What [`receive`] got of one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes that were written to the slices; 0 is the end of the connection.
+    pub len: usize,
+    /// The message was longer than the slices; the rest of it is lost.
+    pub truncated: bool,
+}
+
+/// `recvmsg`: fills `slices` with one message of a socket.
+///
+/// # Errors
+/// What the kernel says, `EINTR` excepted; `WouldBlock` from a non-blocking socket.
+pub fn receive<'a>(
+    socket: impl AsFd,
+    slices: impl Iterator<Item = GuestSlice<'a>>,
+) -> io::Result<Received> {
+    let mut truncated = false;
+    let len = with_iovecs(slices, |iovecs, count| {
+        // SAFETY: all-zero is a valid msghdr (no name, no control data).
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = iovecs.cast_mut();
+        message.msg_iovlen = usize::try_from(count).expect("at most MAX_SLICES");
+        // SAFETY: as in `read_at`; `message` lives until the call returns.
+        let done = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, 0) };
+        truncated = message.msg_flags & libc::MSG_TRUNC != 0;
+        done
+    })?;
+    Ok(Received { len, truncated })
+}
+
 fn file_offset(offset: u64) -> io::Result<libc::off_t> {
     libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }

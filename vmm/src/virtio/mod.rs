@@ -19,6 +19,7 @@ pub mod host;
 pub mod interrupt;
 pub mod iovec;
 pub mod mmio;
+pub mod net;
 pub mod queue;
 pub mod rng;
 #[cfg(test)]
@@ -27,6 +28,8 @@ pub mod vsock;
 
 /// Device types (virtio 1.2 §5).
 pub mod device_type {
+    /// Network device (§5.1).
+    pub const NETWORK: u32 = 1;
     /// Console device (§5.3).
     pub const CONSOLE: u32 = 3;
     /// Entropy device (§5.4).

@@ -97,6 +97,7 @@ impl Launch {
                     acceptor_fd: inherited.add(acceptor_theirs),
                 }],
             },
+            net: None,
             control_fd: inherited.add(control_theirs),
             control_listener_fd: None,
             outlive_control: false,
