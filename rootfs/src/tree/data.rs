@@ -64,6 +64,21 @@ impl Tree {
         self.writable.content(ino)
     }
 
+    /// Does `write`, and once more when the host's disk is full and removed files can make room.
+    /// What failed must do no harm when it is done again.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub fn with_room<T>(
+        &mut self,
+        mut write: impl FnMut(&mut Self) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match write(self) {
+            Err(Errno::NOSPC) if self.writable.make_room() == Ok(true) => write(self),
+            result => result,
+        }
+    }
+
     /// Gives `ino` a content file of its own.
     fn own_content(&mut self, ino: Ino) -> Result<(), Errno> {
         self.file_attr(ino)?;
@@ -153,6 +168,7 @@ impl Tree {
             .checked_add(len)
             .filter(|&end| end <= MAX_SIZE)
             .ok_or(Errno::FBIG)?;
+        self.writable.before_change()?;
         self.own_content(ino)?;
         if offset > self.attr(ino)?.size {
             // What lies between has to read as zeros.

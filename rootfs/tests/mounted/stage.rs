@@ -1,5 +1,6 @@
 //! A mounted stack over a small layer, and the process that serves it.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use pyro_rootfs::fuse::dev::{Mount, unmount};
 use pyro_rootfs::pack::{Metadata, PackLimits, PackedWriter};
 use pyro_rootfs::tree::{FileType, PackedFiles, StackReader, Timestamp};
+use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::TempDir;
 
 /// Content of `/etc/motd` in the lowest layer.
@@ -26,6 +28,8 @@ pub(crate) struct Stage {
     options: Vec<&'static str>,
     /// How many layers lie frozen between the lowest and the writable one.
     frozen: usize,
+    /// Where a file system of its own holds the writable layer.
+    disk: Option<PathBuf>,
 }
 
 impl Stage {
@@ -56,6 +60,7 @@ impl Stage {
             server: None,
             options: vec!["--no-disk-sync"],
             frozen: 0,
+            disk: None,
         };
         stage.mount();
         stage
@@ -65,6 +70,19 @@ impl Stage {
     pub(crate) fn remount_with(&mut self, options: &[&'static str]) {
         self.stop();
         self.options.extend(options);
+        self.mount();
+    }
+
+    /// Unmounts in peace and mounts again with the writable layer on a disk of `bytes` bytes, to
+    /// which it really syncs.
+    pub(crate) fn remount_on_disk(&mut self, bytes: u64) {
+        self.stop();
+        let disk = self.dir.path().join(layer_name(self.frozen));
+        let size = CString::new(format!("size={bytes}")).unwrap();
+        let flags = MountFlags::empty();
+        rustix::mount::mount("tmpfs", &disk, "tmpfs", flags, size.as_c_str()).unwrap();
+        self.disk = Some(disk);
+        self.options.retain(|option| *option != "--no-disk-sync");
         self.mount();
     }
 
@@ -100,13 +118,18 @@ impl Stage {
 
     /// What the lowest `frozen` frozen layers say, read beside the mount.
     pub(crate) fn read_frozen(&self, frozen: usize) -> StackReader {
-        let file = |name: &str| File::open(self.dir.path().join(name)).unwrap();
-        let packed = PackedFiles {
+        let dir = |i| File::open(self.dir.path().join(layer_name(i))).unwrap();
+        let frozen: Vec<OwnedFd> = (0..frozen).map(|i| dir(i).into()).collect();
+        StackReader::open(vec![self.packed()], &frozen).unwrap()
+    }
+
+    /// The lowest layer.
+    pub(crate) fn packed(&self) -> PackedFiles {
+        let file = |name| File::open(self.dir.path().join(name)).unwrap();
+        PackedFiles {
             index: file("index"),
             data: file("data"),
-        };
-        let frozen: Vec<OwnedFd> = (0..frozen).map(|i| file(&layer_name(i)).into()).collect();
-        StackReader::open(vec![packed], &frozen).unwrap()
+        }
     }
 
     /// Unmounts in peace and mounts again with the lowest `frozen` frozen layers alone, and a new
@@ -198,6 +221,9 @@ impl Drop for Stage {
             let _ = server.kill();
             let _ = server.wait();
             let _ = unmount(&self.root());
+        }
+        if let Some(disk) = &self.disk {
+            let _ = rustix::mount::unmount(disk, UnmountFlags::DETACH);
         }
     }
 }

@@ -93,7 +93,7 @@ impl Server {
         let valid = SetattrValid::from_bits_truncate(args.valid);
         let change = change(&args, valid)?;
         expect_room::<AttrOut>(reply)?;
-        let mut attr = self.tree.set_attr(node, &change)?;
+        let mut attr = self.tree.with_room(|tree| tree.set_attr(node, &change))?;
         if valid.contains(SetattrValid::KILL_SUIDGID) {
             self.tree.kill_privileges(node)?;
             attr = self.tree.attr(node)?;

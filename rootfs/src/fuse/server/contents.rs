@@ -149,33 +149,34 @@ impl Server {
         size: usize,
         request: &mut impl Request,
     ) -> Result<u32, Errno> {
-        self.tree.reserve(node, offset, size as u64)?;
-        let file = self.tree.content_mut(node)?;
-        let mut written = 0;
-        let mut failure = None;
-        while written < size {
-            match request.write_to(file.as_fd(), offset + written as u64, size - written) {
-                Ok(0) => failure = Some(Errno::IO),
-                Ok(n) => written += n,
-                Err(errno) => failure = Some(errno),
-            }
-            if failure.is_some() {
-                break;
-            }
-        }
         let cached = flags.contains(WriteFlags::CACHE);
-        if written > 0 {
-            // The kernel took the time when it dirtied the pages, and will send it.
-            let when = (!cached).then(Timestamp::now);
-            self.tree.wrote(node, offset + written as u64, when)?;
-            if flags.contains(WriteFlags::KILL_SUIDGID) {
-                self.tree.kill_privileges(node)?;
+        // The kernel took the time when it dirtied the pages, and will send it.
+        let when = (!cached).then(Timestamp::now);
+        let mut written = 0;
+        let stored = self.tree.with_room(|tree| {
+            let at = |written| offset + written as u64;
+            tree.reserve(node, at(written), (size - written) as u64)?;
+            let file = tree.content_mut(node)?;
+            let mut stored = Ok(());
+            while written < size && stored.is_ok() {
+                match request.write_to(file.as_fd(), at(written), size - written) {
+                    Ok(0) => stored = Err(Errno::IO),
+                    Ok(n) => written += n,
+                    Err(errno) => stored = Err(errno),
+                }
             }
+            if written > 0 {
+                tree.wrote(node, at(written), when)?;
+            }
+            stored
+        });
+        if written > 0 && flags.contains(WriteFlags::KILL_SUIDGID) {
+            self.tree.kill_privileges(node)?;
         }
-        match failure {
+        match stored {
             // Writeback looks at errors and not at counts: a short write must not pass for a
             // whole one.
-            Some(errno) if cached || written == 0 => Err(errno),
+            Err(errno) if cached || written == 0 => Err(errno),
             // At most `MAX_WRITE`.
             _ => Ok(written as u32),
         }
@@ -191,7 +192,7 @@ impl Server {
         end_of(fallocate.offset, fallocate.length)?;
         self.regular(node)?;
         self.tree
-            .fallocate(node, fallocate.offset, fallocate.length, mode)
+            .with_room(|tree| tree.fallocate(node, fallocate.offset, fallocate.length, mode))
     }
 
     /// COPY_FILE_RANGE, after the kernel has written both ranges' dirty pages.
@@ -219,7 +220,7 @@ impl Server {
         }
         let copied = self
             .tree
-            .copy_range(node, copy.off_in, target, copy.off_out, len)?;
+            .with_room(|tree| tree.copy_range(node, copy.off_in, target, copy.off_out, len))?;
         // At most `COPY_MAX`.
         put(
             reply,

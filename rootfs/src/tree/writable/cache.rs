@@ -57,6 +57,11 @@ impl<K: Copy + Eq + Hash> FileCache<K> {
         &self.open.entry(key).insert_entry(open).into_mut().file
     }
 
+    /// Whether the file of `key` is open.
+    pub(crate) fn is_open(&self, key: K) -> bool {
+        self.open.contains_key(&key)
+    }
+
     /// Closes the file of `key`.
     pub(crate) fn remove(&mut self, key: K) {
         self.open.remove(&key);

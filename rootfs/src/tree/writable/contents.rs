@@ -1,7 +1,12 @@
 //! Content files of the writable layer: `content/<inode in hex>`, opened beneath a directory
 //! descriptor, a bounded number of them at a time.
+//!
+//! The host tells only once, and only whoever has the file open, that it could not write something
+//! back; it may drop the pages then, and the next fsync succeeds (fsync(2)). So a content whose sync failed
+//! is *lost* until it is removed or emptied: no later sync of it succeeds. One that was closed
+//! before it was synced is synced with its whole file system, which remembers failures of all files.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,15 +22,26 @@ const NAME: &str = "content";
 /// From how many unsynced files on the whole host file system is synced at once.
 const SYNCFS_FROM: usize = 64;
 
+/// A FUSE file system, as statfs(2) says it (Linux, `fs/fuse/inode.c`).
+const FUSE_SUPER_MAGIC: rustix::fs::FsWord = 0x6573_5546;
+
 /// The content files.
 #[derive(Debug)]
 pub(super) struct Contents {
     dir: OwnedFd,
+    /// Whether syncfs(2) waits. FUSE's need not (Linux, fs/fs-writeback.c, `wait_sb_inodes`).
+    syncfs_waits: bool,
     open: FileCache<Ino>,
     /// Files with writes that the disk may not have.
     unsynced: HashSet<Ino>,
+    /// Those of them that were closed in between.
+    reopened: HashSet<Ino>,
+    /// Files that the disk does not have as they were written, and why.
+    lost: HashMap<Ino, Errno>,
     /// Whether files were made whose names the disk may not have.
     dir_unsynced: bool,
+    /// Why the disk does not have names of files that were made.
+    dir_lost: Option<Errno>,
 }
 
 impl Contents {
@@ -44,11 +60,16 @@ impl Contents {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let dir = openat(&layer, NAME, flags, Mode::empty())
             .map_err(io("open the directory of contents"))?;
+        let host = rustix::fs::fstatfs(&dir).map_err(io("ask for the host's file system"))?;
         Ok(Self {
             dir,
+            syncfs_waits: host.f_type != FUSE_SUPER_MAGIC,
             open: FileCache::new(),
             unsynced: HashSet::new(),
+            reopened: HashSet::new(),
+            lost: HashMap::new(),
             dir_unsynced: false,
+            dir_lost: None,
         })
     }
 
@@ -81,8 +102,11 @@ impl Contents {
 
     /// The content file of `ino`, whose content is `size` bytes long.
     pub(super) fn get(&mut self, ino: Ino, size: u64) -> Result<&File, Errno> {
-        let dir = &self.dir;
+        let (dir, unsynced, reopened) = (&self.dir, &self.unsynced, &mut self.reopened);
         self.open.get_or_open(ino, || {
+            if unsynced.contains(&ino) {
+                reopened.insert(ino);
+            }
             let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let file = match openat(dir, file_name(ino), flags, Mode::empty()) {
                 // It was there when the journal said so.
@@ -111,7 +135,7 @@ impl Contents {
     /// Removes the content file of `ino`.
     pub(super) fn remove(&mut self, ino: Ino) -> Result<(), Errno> {
         self.open.remove(ino);
-        self.unsynced.remove(&ino);
+        self.forget(ino);
         match unlinkat(&self.dir, file_name(ino), AtFlags::empty()) {
             Err(Errno::NOENT) => Ok(()),
             result => result,
@@ -123,36 +147,100 @@ impl Contents {
         self.unsynced.insert(ino);
     }
 
+    /// Says that the content of `ino` has no bytes that anybody wants, so none are lost and none
+    /// have to be synced.
+    pub(super) fn forget(&mut self, ino: Ino) {
+        self.synced(ino);
+        self.lost.remove(&ino);
+    }
+
+    /// Says that nothing more is to be learned of what was written to `ino`.
+    fn synced(&mut self, ino: Ino) {
+        self.unsynced.remove(&ino);
+        self.reopened.remove(&ino);
+    }
+
+    /// Whether `ino` was open all the time since it was written.
+    fn stayed_open(&self, ino: Ino) -> bool {
+        self.open.is_open(ino) && !self.reopened.contains(&ino)
+    }
+
     /// Makes the content of `ino` durable.
-    pub(super) fn sync_one(&mut self, ino: Ino, size: u64) -> Result<(), Errno> {
+    pub(super) fn sync_one(&mut self, ino: Ino) -> Result<(), Errno> {
         if self.unsynced.contains(&ino) {
-            self.get(ino, size)?
-                .sync_data()
-                .map_err(|error| errno(&error))?;
-            self.unsynced.remove(&ino);
+            if self.stayed_open(ino) {
+                self.sync_file(ino);
+            } else {
+                self.sync_whole();
+            }
         }
-        self.sync_dir()
+        match self.lost.get(&ino) {
+            Some(&error) => Err(error),
+            None => self.sync_dir(),
+        }
     }
 
     /// Makes all contents durable.
-    pub(super) fn sync_all(&mut self, size: impl Fn(Ino) -> u64) -> Result<(), Errno> {
-        if self.unsynced.len() >= SYNCFS_FROM {
-            syncfs(&self.dir)?;
-            self.unsynced.clear();
+    pub(super) fn sync_all(&mut self) -> Result<(), Errno> {
+        let closed = self.unsynced.iter().any(|&ino| !self.stayed_open(ino));
+        if closed || self.unsynced.len() >= SYNCFS_FROM {
+            self.sync_whole();
+        } else {
+            self.sync_each(None);
         }
-        let unsynced: Vec<_> = self.unsynced.iter().copied().collect();
-        for ino in unsynced {
-            self.sync_one(ino, size(ino))?;
+        match self.lost.values().next() {
+            Some(&error) => Err(error),
+            None => self.sync_dir(),
         }
-        self.sync_dir()
+    }
+
+    /// Syncs the file system of all of them. It may fail for files of others.
+    fn sync_whole(&mut self) {
+        match syncfs(&self.dir) {
+            Ok(()) if self.syncfs_waits => {
+                self.unsynced.clear();
+                self.reopened.clear();
+            }
+            result => self.sync_each(result.err()),
+        }
+    }
+
+    /// Syncs every file. Of those that were closed in between nothing is known after an `error` of
+    /// their file system.
+    fn sync_each(&mut self, error: Option<Errno>) {
+        for ino in self.unsynced.iter().copied().collect::<Vec<_>>() {
+            match error {
+                Some(error) if !self.stayed_open(ino) => {
+                    self.synced(ino);
+                    self.lost.insert(ino, error);
+                }
+                _ => self.sync_file(ino),
+            }
+        }
+    }
+
+    /// Syncs one file.
+    fn sync_file(&mut self, ino: Ino) {
+        let dir = &self.dir;
+        let synced = self
+            .open
+            .get_or_open(ino, || {
+                let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+                openat(dir, file_name(ino), flags, Mode::empty()).map(File::from)
+            })
+            .and_then(|file| file.sync_data().map_err(|error| errno(&error)));
+        self.synced(ino);
+        if let Err(error) = synced {
+            self.lost.insert(ino, error);
+        }
     }
 
     fn sync_dir(&mut self) -> Result<(), Errno> {
         if self.dir_unsynced {
-            fsync(&self.dir)?;
+            self.dir_lost = self.dir_lost.or(fsync(&self.dir).err());
             self.dir_unsynced = false;
         }
-        Ok(())
+        self.dir_lost.map_or(Ok(()), Err)
     }
 }
 

@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, openat, renameat};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renameat};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
@@ -81,7 +81,7 @@ impl Journal {
             }
         };
         // What a checkpoint did not finish; the journal proper is whole.
-        match rustix::fs::unlinkat(&dir, NEW_NAME, rustix::fs::AtFlags::empty()) {
+        match rustix::fs::unlinkat(&dir, NEW_NAME, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(io("remove an unfinished journal")(error)),
         }
@@ -337,12 +337,19 @@ impl Journal {
         Ok(())
     }
 
-    fn keep_headroom(&mut self) {
-        if self.allocated < self.end + HEADROOM / 2 {
-            // Without it everything works but removals on a full disk.
-            let _ = fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.end, HEADROOM);
-            self.allocated = self.end + HEADROOM;
+    /// Keeps room allocated beyond its end; whether the host's disk has it. What is left without
+    /// is for removals.
+    pub(super) fn keep_headroom(&mut self) -> bool {
+        if self.allocated >= self.end + HEADROOM / 2 {
+            return true;
         }
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, self.end, HEADROOM) {
+            Ok(()) => self.allocated = self.end + HEADROOM,
+            Err(Errno::NOSPC | Errno::DQUOT) => return false,
+            // A host that cannot allocate. Everything works but removals on a full disk.
+            Err(_) => {}
+        }
+        true
     }
 
     /// Waits until all of it is on the disk, and its name in `dir`.
@@ -354,10 +361,19 @@ impl Journal {
             self.sync_file()?;
         }
         if self.unnamed {
-            rustix::fs::fsync(dir)?;
+            self.sync_name(dir)?;
             self.unnamed = false;
         }
         Ok(())
+    }
+
+    /// Makes the disk have the file's name. Asking again after a failure would tell nothing, so the
+    /// journal is suspect then.
+    fn sync_name(&mut self, dir: impl AsFd) -> io::Result<()> {
+        rustix::fs::fsync(dir).map_err(|error| {
+            self.suspect = true;
+            error.into()
+        })
     }
 
     fn sync_file(&mut self) -> io::Result<()> {
@@ -383,20 +399,28 @@ impl Journal {
             Durability::Process => Ok(()),
         });
         if let Err(error) = result {
-            let _ = rustix::fs::unlinkat(&dir, NEW_NAME, rustix::fs::AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&dir, NEW_NAME, AtFlags::empty());
             return Err(error);
         }
-        renameat(&dir, NEW_NAME, &dir, NAME)?;
+        if let Err(error) = renameat(&dir, NEW_NAME, &dir, NAME) {
+            // One that failed may have been done all the same; what has no name must not go on.
+            self.suspect |= !self.is_named(&dir);
+            return Err(error.into());
+        }
         new.unnamed = false;
         *self = new;
-        if durability == Durability::Host {
-            // The rename itself; until it is there, the next sync has to try again.
-            if let Err(error) = rustix::fs::fsync(&dir) {
-                self.suspect = true;
-                return Err(error.into());
-            }
+        match durability {
+            Durability::Host => self.sync_name(dir),
+            Durability::Process => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether its name is in `dir`, as far as the host can tell.
+    fn is_named(&self, dir: impl AsFd) -> bool {
+        let named = rustix::fs::statat(dir, NAME, AtFlags::SYMLINK_NOFOLLOW);
+        let own = rustix::fs::fstat(&self.file);
+        matches!((named, own), (Ok(named), Ok(own))
+            if (named.st_dev, named.st_ino) == (own.st_dev, own.st_ino))
     }
 }
 

@@ -143,12 +143,19 @@ impl Writable {
         &self.delta
     }
 
-    /// Called before a change: writes what waits when there is enough of it.
+    /// Called before a change: writes what waits when there is enough of it, and makes sure that
+    /// the journal has room for it.
+    ///
+    /// # Errors
+    /// The host's own; `NOSPC` when what room there is, is for removals. A removal does not ask
+    /// whether this fails.
     pub(crate) fn before_change(&mut self) -> Result<(), Errno> {
         if self.pending.len() >= PENDING_BYTES || self.dirty.len() >= PENDING_INODES {
             self.flush()?;
         }
-        Ok(())
+        let room =
+            self.journal.keep_headroom() || (self.make_room()? && self.journal.keep_headroom());
+        if room { Ok(()) } else { Err(Errno::NOSPC) }
     }
 
     /// Gives a number for a new inode.
@@ -204,6 +211,7 @@ impl Writable {
 
     fn drop_content(&mut self, node: &Node) {
         let ino = node.attr.ino;
+        self.contents.forget(ino);
         if node.journaled {
             self.unneeded.push(ino);
             self.unneeded_bytes = self
@@ -240,7 +248,11 @@ impl Writable {
     /// Makes sure that nothing lies in the content file of `ino` beyond its size.
     pub(crate) fn trim_content(&mut self, ino: Ino) -> Result<(), Errno> {
         let size = self.delta.node(ino).ok_or(Errno::STALE)?.attr.size;
-        contents::trim(self.contents.get(ino, size)?, size)
+        contents::trim(self.contents.get(ino, size)?, size)?;
+        if size == 0 {
+            self.contents.forget(ino);
+        }
+        Ok(())
     }
 
     /// Writes all changes to the journal, without waiting for the disk.
@@ -293,6 +305,16 @@ impl Writable {
         Ok(())
     }
 
+    /// Removes content files that wait for the disk to know that they are unneeded, when there are
+    /// any: whether there were.
+    pub(crate) fn make_room(&mut self) -> Result<bool, Errno> {
+        if self.unneeded.is_empty() {
+            return Ok(false);
+        }
+        self.sync_journal()?;
+        Ok(true)
+    }
+
     fn checkpoint_when_due(&mut self) -> Result<(), Errno> {
         let limit = (self.checkpoint_len * CHECKPOINT_RATIO).max(CHECKPOINT_MIN);
         if self.journal.len() < limit && !self.journal.is_suspect() {
@@ -324,11 +346,8 @@ impl Writable {
 
     /// Makes the content of `ino` durable, and all metadata.
     pub(crate) fn sync_one(&mut self, ino: Ino) -> Result<(), Errno> {
-        if self.durability == Durability::Host
-            && let Some(node) = self.delta.node(ino)
-        {
-            let size = node.attr.size;
-            self.contents.sync_one(ino, size)?;
+        if self.durability == Durability::Host {
+            self.contents.sync_one(ino)?;
         }
         self.sync_journal()
     }
@@ -336,9 +355,7 @@ impl Writable {
     /// Makes everything durable.
     pub(crate) fn sync_all(&mut self) -> Result<(), Errno> {
         if self.durability == Durability::Host {
-            let delta = &self.delta;
-            self.contents
-                .sync_all(|ino| delta.node(ino).map_or(0, |node| node.attr.size))?;
+            self.contents.sync_all()?;
         }
         self.sync_journal()
     }
@@ -363,9 +380,7 @@ impl Writable {
         }
         self.append()?;
         if self.durability == Durability::Host {
-            let delta = &self.delta;
-            self.contents
-                .sync_all(|ino| delta.node(ino).map_or(0, |node| node.attr.size))?;
+            self.contents.sync_all()?;
             self.journal
                 .sync(&self.dir)
                 .map_err(|error| errno(&error))?;

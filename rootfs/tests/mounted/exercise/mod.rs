@@ -18,7 +18,7 @@ use pyro_rootfs::tree::{Content, StackReader};
 
 use self::file::Exercised;
 use self::operation::Operation;
-use self::random::Random;
+pub(crate) use self::random::Random;
 use super::stage::{Stage, pattern};
 
 /// The largest that a file gets.
@@ -152,7 +152,8 @@ impl<'a> Exercise<'a> {
         }
         match only {
             Some(file) => self.files[file].sync(),
-            None => rustix::fs::syncfs(fs::File::open(self.stage.root()).unwrap()).unwrap(),
+            // Not with syncfs(2): FUSE's need not wait.
+            None => self.files.iter().for_each(Exercised::sync),
         }
         let frozen = self.stage.freeze_live();
         let contents = self

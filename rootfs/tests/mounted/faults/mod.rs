@@ -1,0 +1,248 @@
+//! A host whose disk fails or is full.
+//!
+//! Full disks are real: a small file system. Failing ones are mounts of ours whose server is told to fail
+//! requests; a tree has its writable layer there. The host's kernel between them is real, so a write
+//! that cannot be written back is told once, at the next fsync, and dropped. Killing that server is a
+//! power cut: what was not synced is gone.
+
+mod disk;
+mod random;
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+
+use pyro_rootfs::tree::{FreezeError, Ino, RenameMode};
+use rustix::io::Errno;
+
+use self::disk::{Disk, name};
+use super::stage::{MOTD, Stage, pattern};
+
+pub(crate) use random::whatever_fails_what_was_synced_is_there;
+
+/// Writes until it fails, and expects the disk to be full.
+fn fill(file: &File) {
+    let error = (0..).find_map(|i| {
+        let bytes = [7; 64 << 10];
+        let written = file.write_all_at(&bytes, i * bytes.len() as u64);
+        // Dirty pages are accepted; sending them is what fails.
+        written.and_then(|()| file.sync_all()).err()
+    });
+    assert_eq!(error.unwrap().kind(), ErrorKind::StorageFull);
+}
+
+pub(crate) fn a_full_disk_says_so_and_recovers(stage: &mut Stage) {
+    stage.remount_on_disk(6 << 20);
+    for option in [&[][..], &["--write-through"]] {
+        stage.remount_with(option);
+        let content = pattern(1 << 20);
+        fs::write(stage.path("tmp/before"), &content).unwrap();
+        let path = stage.path("tmp/full");
+        let file = File::create(&path).unwrap();
+        fill(&file);
+        drop(file);
+        fs::remove_file(&path).unwrap();
+        // At once: nobody has to sync for the room to be there again.
+        fs::write(stage.path("tmp/after"), &content).unwrap();
+        File::open(stage.path("tmp/after"))
+            .unwrap()
+            .sync_all()
+            .unwrap();
+        // A copy-up that has no room leaves the file as it was.
+        let filler = File::create(&path).unwrap();
+        fill(&filler);
+        let big = File::options().write(true).open(stage.path("big")).unwrap();
+        let written = big
+            .write_all_at(b"changed", 5)
+            .and_then(|()| big.sync_all());
+        assert_eq!(written.unwrap_err().kind(), ErrorKind::StorageFull);
+        drop((filler, big));
+        fs::remove_file(&path).unwrap();
+        stage.remount();
+        for name in ["tmp/before", "tmp/after"] {
+            assert!(fs::read(stage.path(name)).unwrap() == content, "{name}");
+            fs::remove_file(stage.path(name)).unwrap();
+        }
+        assert!(fs::read(stage.path("big")).unwrap() == pattern(3 << 20));
+    }
+}
+
+pub(crate) fn a_full_disk_takes_metadata_or_says_so(stage: &mut Stage) {
+    stage.remount_on_disk(2 << 20);
+    fill(&File::create(stage.path("tmp/full")).unwrap());
+    let mut made = Vec::new();
+    let error = loop {
+        let name = format!("{}-{}", made.len(), "n".repeat(200));
+        match fs::create_dir(stage.path("tmp").join(&name)) {
+            Ok(()) => made.push(name),
+            Err(error) => break error,
+        }
+        assert!(made.len() < 100_000, "the disk is never full");
+    };
+    assert_eq!(error.kind(), ErrorKind::StorageFull);
+    // Removing goes on, makes room, and what was made is there.
+    fs::remove_file(stage.path("tmp/full")).unwrap();
+    fs::write(stage.path("tmp/more"), pattern(100_000)).unwrap();
+    stage.remount();
+    assert_eq!(
+        fs::read_dir(stage.path("tmp")).unwrap().count(),
+        made.len() + 1
+    );
+    for name in made {
+        fs::remove_dir(stage.path("tmp").join(name)).unwrap();
+    }
+    assert_eq!(fs::read(stage.path("tmp/more")).unwrap(), pattern(100_000));
+    assert_eq!(fs::read(stage.path("etc/motd")).unwrap(), MOTD);
+}
+
+pub(crate) fn a_lost_content_is_never_synced(stage: &mut Stage) {
+    let mut disk = Disk::new(stage);
+    let lost = disk.create("lost");
+    let kept = disk.create("kept");
+    disk.write(lost, 0, b"lost");
+    disk.stage.command("fail write EIO");
+    assert_eq!(disk.tree.fsync(lost, false), Err(Errno::IO));
+    disk.stage.command("heal");
+    disk.write(kept, 0, b"kept");
+    for _ in 0..2 {
+        // The host says nothing of it any more.
+        assert_eq!(disk.tree.fsync(lost, false), Err(Errno::IO));
+        assert_eq!(disk.tree.sync(), Err(Errno::IO));
+        let frozen = disk.freeze();
+        assert!(
+            matches!(frozen, Err(FreezeError::Sync(Errno::IO))),
+            "{frozen:?}"
+        );
+        assert_eq!(disk.tree.fsync(kept, false), Ok(()));
+    }
+    disk.truncate(lost, 0);
+    disk.write(lost, 0, b"anew");
+    assert_eq!(disk.tree.fsync(lost, false), Ok(()));
+    disk.cut_power();
+    assert_eq!(disk.read("lost"), b"anew");
+    assert_eq!(disk.read("kept"), b"kept");
+    // Removing it is a way out as well.
+    disk.write(lost, 0, b"gone");
+    disk.stage.command("fail write ENOSPC");
+    assert_eq!(disk.tree.sync(), Err(Errno::NOSPC));
+    disk.stage.command("heal");
+    assert_eq!(disk.tree.sync(), Err(Errno::NOSPC));
+    disk.tree.unlink(Ino::ROOT, name("lost")).unwrap();
+    assert_eq!(disk.tree.sync(), Ok(()));
+}
+
+/// More files than are kept open: the one that fails was closed, and nobody else may hear of it.
+pub(crate) fn a_lost_content_that_was_closed_is_never_synced(stage: &mut Stage) {
+    let mut disk = Disk::new(stage);
+    let lost = disk.create("lost");
+    disk.write(lost, 0, b"lost");
+    disk.stage.command("fail write EIO");
+    for i in 0..200 {
+        let other = disk.create(&format!("other{i}"));
+        disk.write(other, 0, b"other");
+    }
+    disk.write_back(lost);
+    disk.stage.command("heal");
+    // It is opened once more before somebody asks.
+    assert_eq!(disk.read("lost").len(), 4);
+    assert_eq!(disk.tree.fsync(lost, false), Err(Errno::IO));
+    assert_eq!(disk.tree.fsync(lost, false), Err(Errno::IO));
+    assert_eq!(disk.tree.sync(), Err(Errno::IO));
+}
+
+pub(crate) fn a_failed_sync_writes_the_journal_anew(stage: &mut Stage) {
+    for fault in ["write EIO", "write ENOSPC", "fsync EIO", "fsyncdir EIO"] {
+        let mut disk = Disk::new(stage);
+        disk.mkdir("one");
+        disk.stage.command(&format!("fail {fault}"));
+        disk.tree.sync().unwrap_err();
+        disk.mkdir("two");
+        disk.tree.sync().unwrap_err();
+        disk.stage.command("heal");
+        assert_eq!(disk.tree.sync(), Ok(()), "{fault}");
+        disk.mkdir("three");
+        assert_eq!(disk.tree.sync(), Ok(()), "{fault}");
+        disk.cut_power();
+        assert_eq!(disk.names(), ["one", "three", "two"], "{fault}");
+        disk.erase();
+    }
+}
+
+pub(crate) fn a_failed_rename_leaves_a_journal_that_goes_on(stage: &mut Stage) {
+    let mut disk = Disk::new(stage);
+    disk.mkdir("one");
+    disk.tree.sync().unwrap();
+    disk.mkdir("two");
+    // The journal has to be written anew, and cannot get its name.
+    disk.stage.command("fail fsync EIO");
+    assert_eq!(disk.tree.sync(), Err(Errno::IO));
+    disk.stage.command("heal");
+    disk.stage.command("fail rename EIO");
+    assert_eq!(disk.tree.sync(), Err(Errno::IO));
+    disk.mkdir("three");
+    assert_eq!(disk.tree.sync(), Err(Errno::IO));
+    disk.stage.command("heal");
+    assert_eq!(disk.tree.sync(), Ok(()));
+    disk.cut_power();
+    assert_eq!(disk.names(), ["one", "three", "two"]);
+}
+
+pub(crate) fn changes_are_refused_while_the_journal_cannot_be_written(stage: &mut Stage) {
+    stage.remount_with(&["--write-through"]);
+    for (fault, errno) in [("EIO", Errno::IO), ("ENOSPC", Errno::NOSPC)] {
+        let mut disk = Disk::new(stage);
+        disk.mkdir("before");
+        disk.tree.sync().unwrap();
+        disk.stage.command(&format!("fail write {fault}"));
+        let mut made = vec!["before".to_owned()];
+        let error = loop {
+            let dir = format!("{}", made.len());
+            match disk.try_mkdir(&dir) {
+                Ok(_) => made.push(dir),
+                Err(error) => break error,
+            }
+            assert!(made.len() < 10_000, "it is never refused");
+        };
+        assert_eq!(error, errno);
+        let (from, to) = (name("before"), name("renamed"));
+        let renamed = disk
+            .tree
+            .rename(Ino::ROOT, from, Ino::ROOT, to, RenameMode::Replace);
+        assert_eq!(renamed, Err(errno));
+        assert_eq!(disk.tree.sync(), Err(errno));
+        // Reading goes on, and so does removing.
+        made.sort();
+        assert_eq!(disk.names(), made);
+        disk.tree.rmdir(Ino::ROOT, name("1")).unwrap();
+        made.retain(|name| name != "1");
+        disk.stage.command("heal");
+        assert_eq!(disk.tree.sync(), Ok(()));
+        disk.cut_power();
+        assert_eq!(disk.names(), made);
+        // And a cut before it is healed leaves what was synced.
+        disk.stage.command(&format!("fail write {fault}"));
+        disk.mkdir("never");
+        assert_eq!(disk.tree.sync(), Err(errno));
+        disk.cut_power();
+        assert_eq!(disk.names(), made);
+        disk.erase();
+    }
+}
+
+pub(crate) fn a_freeze_that_cannot_sync_changes_nothing(stage: &mut Stage) {
+    let mut disk = Disk::new(stage);
+    disk.mkdir("one");
+    for fault in ["write EIO", "fsync EIO", "create ENOSPC"] {
+        disk.mkdir(fault);
+        disk.stage.command(&format!("fail {fault}"));
+        disk.freeze().unwrap_err();
+        disk.stage.command("heal");
+        assert_eq!(disk.tree.sync(), Ok(()), "{fault}");
+    }
+    disk.freeze().unwrap();
+    disk.mkdir("above");
+    assert_eq!(disk.tree.sync(), Ok(()));
+    disk.cut_power();
+    let all = ["above", "create ENOSPC", "fsync EIO", "one", "write EIO"];
+    assert_eq!(disk.names(), all);
+}
