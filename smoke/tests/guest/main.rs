@@ -11,9 +11,13 @@
 //! Each boot costs seconds there, so one boot proves as much as fits together.
 
 mod commands;
+mod daemon;
 mod endings;
+mod hangs;
+mod kills;
 mod pyro;
 mod root;
+mod scale;
 mod sizes;
 mod workspaces;
 
@@ -34,6 +38,9 @@ fn main() -> std::process::ExitCode {
         root::tests(),
         endings::tests(),
         workspaces::tests(),
+        hangs::tests(),
+        scale::tests(),
+        kills::tests(),
     ];
     let tests = tests.into_iter().flatten().map(|(name, test)| {
         Trial::test(name, move || {

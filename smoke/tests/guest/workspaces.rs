@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 
 use serde_json::Value;
 
-use crate::pyro::{Host, Test, code, exists, kill, text, wait_until};
+use crate::daemon::Daemon;
+use crate::pyro::{Test, code, exists, kill, wait_until};
 
 const ENVIRONMENT: &str = "debian:12";
-const TIMEOUT: [&str; 2] = ["--timeout-seconds", "240"];
 
 pub(crate) fn tests() -> Vec<Test> {
     vec![
@@ -17,103 +16,6 @@ pub(crate) fn tests() -> Vec<Test> {
         ("only_changes_move_a_workspaces_last_activity", activity),
         ("a_workspace_outlives_its_daemon_and_its_monitor", survival),
     ]
-}
-
-/// A state folder whose daemon ends with it.
-struct Daemon {
-    host: Host,
-}
-
-impl Daemon {
-    fn new() -> Self {
-        Self { host: Host::new() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.host.path(name)
-    }
-
-    fn output(&self, args: &[&str]) -> Output {
-        self.host.output(&[&["workspace"], args].concat())
-    }
-
-    /// What a command that must succeed prints.
-    fn said(&self, args: &[&str]) -> String {
-        let output = self.output(args);
-        assert_eq!(code(&output), 0, "{args:?}\n{}", text(&output.stderr));
-        text(&output.stdout)
-    }
-
-    /// The document of a command that must succeed.
-    fn json(&self, args: &[&str]) -> Value {
-        let text = self.said(&with_json(args));
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {text}"))
-    }
-
-    /// The code of the error that a command must end with.
-    fn error(&self, args: &[&str]) -> String {
-        let output = self.output(&with_json(args));
-        // Where other statuses are the guest's, the product's is 125.
-        let status = if args[0] == "exec" { 125 } else { 1 };
-        assert_eq!(code(&output), status, "{args:?}\n{output:?}");
-        let document: Value = serde_json::from_slice(&output.stdout).expect("a document");
-        let error = &document["error"];
-        let remedy = error["remedy"].as_str().expect("a remedy");
-        assert!(!remedy.is_empty(), "{error}");
-        error["code"].as_str().expect("a code").to_string()
-    }
-
-    /// What a shell script prints in a workspace; it must succeed.
-    fn sh(&self, workspace: &str, script: &str) -> String {
-        let args = [
-            "exec", workspace, TIMEOUT[0], TIMEOUT[1], "--", "sh", "-ec", script,
-        ];
-        self.said(&args)
-    }
-
-    /// Process ids of this state folder's daemon and monitors, by the folders they run in.
-    fn pids(&self, program: &str) -> Vec<u32> {
-        let state = self.path("state");
-        let entries = fs::read_dir("/proc").expect("/proc").flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(|pid| runs(*pid, program) && belongs(*pid, &state))
-            .collect()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        for program in ["pyro", "pyro-vmm"] {
-            for pid in self.pids(program) {
-                kill("KILL", pid);
-                wait_until("it is gone", || !exists(pid));
-            }
-        }
-    }
-}
-
-/// Whether the process was started as this program, by its last path component.
-fn runs(pid: u32, program: &str) -> bool {
-    fs::read_link(format!("/proc/{pid}/exe"))
-        .is_ok_and(|exe| exe.file_name().is_some_and(|name| name == program))
-}
-
-/// Whether the process has something of a folder open.
-fn belongs(pid: u32, folder: &Path) -> bool {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
-    let mut targets = descriptors
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| fs::read_link(entry.path()).ok());
-    targets.any(|target| target.starts_with(folder))
-}
-
-/// The arguments with `--json` before the guest's part.
-fn with_json<'a>(args: &[&'a str]) -> Vec<&'a str> {
-    let at = args.iter().position(|arg| *arg == "--");
-    let (ours, guests) = args.split_at(at.unwrap_or(args.len()));
-    [ours, &["--json"], guests].concat()
 }
 
 /// A folder with a file in two directories, a script and a link.
