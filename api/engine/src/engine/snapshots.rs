@@ -47,7 +47,10 @@ impl Engine {
         to_the_end(async move {
             let operation = engine.begin(&slot)?;
             check_room(&slot.record().disk, &request.name)?;
-            engine.write_out(&slot).await?;
+            if let Ok(guest) = slot.steady_guest().await {
+                // One that ends meanwhile takes along what it held: no snapshot then.
+                sync(&guest).await?;
+            }
             let _alone = slot.alone().await?;
             check_room(&slot.record().disk, &request.name)?;
             engine.freeze(&slot).await?;
