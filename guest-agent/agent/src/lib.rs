@@ -23,18 +23,19 @@ mod sys;
 
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
+use pyro_agent_protocol::SECRETS_DIRECTORY;
 use rustix::io::Errno;
 
 use crate::files::apply::StagingArea;
+use crate::files::secrets::SecretsArea;
 use crate::program::group::Groups;
 use crate::serve::{Finished, Peers, Server};
 use crate::sys::{signals, spawn};
 
 const USAGE: &str = "\
-usage: pyro-agent --listen-unix PATH [--cgroup DIR] [--staging DIR]
-       pyro-agent --stream-fd NUMBER [--cgroup DIR] [--staging DIR]
+usage: pyro-agent --listen-unix PATH [--cgroup DIR] [--staging DIR] [--secrets DIR]
+       pyro-agent --stream-fd NUMBER [--cgroup DIR] [--staging DIR] [--secrets DIR]
 
 Serves the guest agent's operations on this machine, for tests. In a guest it is /init and takes
 no arguments.
@@ -42,7 +43,8 @@ no arguments.
   --listen-unix PATH   accept operations on a Unix socket at PATH, until SIGTERM
   --stream-fd NUMBER   serve one operation on this inherited, connected socket
   --cgroup DIR         hold programs in cgroups below this cgroup v2 directory
-  --staging DIR        stage changes to files in this directory (/)";
+  --staging DIR        stage changes to files in this directory (/)
+  --secrets DIR        keep secrets in this directory (pyro-secrets)";
 
 /// The agent's whole life. Gives the process's exit code; as PID 1 it does not return.
 #[must_use]
@@ -99,7 +101,8 @@ fn run_as_init() -> ! {
 
 fn serve_guest(listener: OwnedFd, staging: StagingArea) -> Result<Server, Errno> {
     let groups = Groups::new(Some("/sys/fs/cgroup"));
-    let mut server = Server::new(signals::watch()?, groups, Arc::new(staging))?;
+    let secrets = SecretsArea::new(SECRETS_DIRECTORY, true);
+    let mut server = Server::new(signals::watch()?, groups, staging, secrets)?;
     server.listen(listener, Peers::VsockHost)?;
     Ok(server)
 }
@@ -115,6 +118,7 @@ fn run_on_a_host(arguments: impl Iterator<Item = String>) -> Result<(), Trouble>
     let mut arguments = arguments;
     let (mut listen, mut stream, mut cgroup) = (None, None, None);
     let mut staging = "/".to_owned();
+    let mut secrets = "pyro-secrets".to_owned();
     while let Some(option) = arguments.next() {
         let mut value = || {
             arguments
@@ -126,6 +130,7 @@ fn run_on_a_host(arguments: impl Iterator<Item = String>) -> Result<(), Trouble>
             "--stream-fd" => stream = Some(value()?),
             "--cgroup" => cgroup = Some(value()?),
             "--staging" => staging = value()?,
+            "--secrets" => secrets = value()?,
             _ => return Err(Trouble::Usage(format!("unknown option {option:?}"))),
         }
     }
@@ -136,7 +141,8 @@ fn run_on_a_host(arguments: impl Iterator<Item = String>) -> Result<(), Trouble>
     let staging = StagingArea::new(&staging);
     staging.remove_leftovers();
     let groups = Groups::new(cgroup.as_deref());
-    let mut server = Server::new(signals, groups, Arc::new(staging))
+    let secrets = SecretsArea::new(&secrets, false);
+    let mut server = Server::new(signals, groups, staging, secrets)
         .map_err(failed("cannot make an event loop"))?;
     match (listen, stream) {
         (Some(path), None) => {

@@ -1,6 +1,8 @@
 //! The messages of terminals, merged outputs, secrets, connections and networks, as they cross the
 //! wire and as a hostile peer may send them.
 
+#![allow(clippy::unwrap_used)] // A test may end where it finds something wrong.
+
 use proptest::prelude::*;
 use pyro_agent_protocol::{
     Connect, ConnectEvent, Decoder, ErrorCode, Exec, FrameHeader, JobEvent, JobId, Keep, MAX_FRAME,

@@ -10,7 +10,10 @@ mod list;
 mod read;
 mod remove;
 mod resolve;
+pub(crate) mod secrets;
 mod stat;
+
+use std::sync::Arc;
 
 use pyro_agent_protocol::{Event, FileEvent, Frame, encode_message};
 use rustix::fs::{Mode, OFlags, open, syncfs};
@@ -21,6 +24,7 @@ pub(crate) use self::error::FileError;
 pub(crate) use self::list::Lister;
 pub(crate) use self::read::Reader;
 pub(crate) use self::remove::remove_tree;
+use self::secrets::{Delivery, SecretsArea};
 
 /// A piece of work.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub(crate) enum Task {
     Commit(Box<Transaction>, bool),
     /// Undoes what a transaction has staged.
     Discard(Box<Transaction>),
+    /// Replaces the secrets.
+    Secrets(Arc<SecretsArea>, Delivery),
 }
 
 /// What one step of a task gave.
@@ -69,6 +75,7 @@ impl Task {
     pub(crate) fn step(self) -> Step {
         let stepped = match self {
             Self::Sync => sync().map(|()| last(&Event::Done)),
+            Self::Secrets(area, delivery) => area.replace(&delivery).map(|()| last(&Event::Done)),
             Self::Stat(request) => stat::stat(&request).map(|event| last(&event)),
             Self::List(request) => Lister::open(&request).map(|(lister, event)| Step {
                 frames: message(&event),

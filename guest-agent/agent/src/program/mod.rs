@@ -3,21 +3,26 @@
 
 pub(crate) mod group;
 mod path;
+mod stdio;
+pub(crate) mod terminal;
 mod users;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use pyro_agent_protocol::{ErrorCode, Exec};
-use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
 use self::group::{Group, Groups};
+pub(crate) use self::stdio::Wiring;
+use self::stdio::{Stdio, Theirs};
+use self::terminal::Terminal;
 use crate::sys::spawn::{Plan, SpawnError, Step, spawn};
 
+/// What a terminal understands, unless the request says otherwise.
+const TERM: &str = "xterm-256color";
 /// Where programs are looked for unless the request says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -85,7 +90,7 @@ impl ProgramError {
     }
 }
 
-/// A program that runs, and our ends of its pipes (non-blocking).
+/// A program that runs, and our ends of its pipes or its terminal (non-blocking).
 #[derive(Debug)]
 pub(crate) struct Program {
     /// Leader of its own session and process group.
@@ -94,11 +99,17 @@ pub(crate) struct Program {
     /// Absent when its input is `/dev/null`.
     pub(crate) stdin: Option<OwnedFd>,
     pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
+    /// Absent where it is one with standard output.
+    pub(crate) stderr: Option<OwnedFd>,
+    pub(crate) terminal: Option<Terminal>,
 }
 
 /// Starts what `exec` asks for.
-pub(crate) fn start(exec: &Exec, groups: &mut Groups) -> Result<Program, ProgramError> {
+pub(crate) fn start(
+    exec: &Exec,
+    wiring: Wiring,
+    groups: &mut Groups,
+) -> Result<Program, ProgramError> {
     let name = exec.argv.first().ok_or(ProgramError::NoProgram)?;
     let argv = exec
         .argv
@@ -108,6 +119,9 @@ pub(crate) fn start(exec: &Exec, groups: &mut Groups) -> Result<Program, Program
     let cwd = exec.cwd.as_deref().unwrap_or("/");
     let user = exec.user.as_deref().map(users::find).transpose()?;
     let mut variables = defaults(user.as_ref());
+    if matches!(wiring, Wiring::Terminal(_)) {
+        variables.insert("TERM", TERM);
+    }
     for (key, value) in &exec.env {
         if key.is_empty() || key.contains('=') {
             return Err(ProgramError::BadVariable { name: key.clone() });
@@ -128,69 +142,34 @@ pub(crate) fn start(exec: &Exec, groups: &mut Groups) -> Result<Program, Program
         .collect::<Result<Vec<_>, _>>();
     let cwd_c = c_string(cwd, "the working directory");
     let started = envp.and_then(|envp| {
-        let pipes = Pipes::make(exec.stdin).map_err(ProgramError::from_errno)?;
+        let owner = user.as_ref().map(|user| user.credentials.uid);
+        let stdio = Stdio::new(wiring, exec.stdin, owner).map_err(ProgramError::from_errno)?;
         let plan = Plan {
             candidates: &candidates,
             argv: &argv,
             envp: &envp,
             cwd: &cwd_c?,
             credentials: user.as_ref().map(|user| &user.credentials),
-            stdio: [
-                pipes.theirs.0.as_fd(),
-                pipes.theirs.1.as_fd(),
-                pipes.theirs.2.as_fd(),
-            ],
+            stdio: stdio.theirs.descriptors(),
+            terminal: matches!(stdio.theirs, Theirs::Terminal(_)),
             cgroup: group.directory(),
         };
         let pid = spawn(&plan).map_err(|error| describe(error, name, cwd))?;
-        Ok((pid, pipes.stdin, pipes.stdout, pipes.stderr))
+        Ok((pid, stdio))
     });
     match started {
-        Ok((pid, stdin, stdout, stderr)) => {
-            let group = group.led_by(pid);
-            Ok(Program {
-                pid,
-                group,
-                stdin,
-                stdout,
-                stderr,
-            })
-        }
+        Ok((pid, stdio)) => Ok(Program {
+            pid,
+            group: group.led_by(pid),
+            stdin: stdio.stdin,
+            stdout: stdio.stdout,
+            stderr: stdio.stderr,
+            terminal: stdio.theirs.into_terminal(),
+        }),
         Err(error) => {
             group.remove();
             Err(error)
         }
-    }
-}
-
-/// Both ends of a program's standard streams.
-struct Pipes {
-    stdin: Option<OwnedFd>,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-    theirs: (OwnedFd, OwnedFd, OwnedFd),
-}
-
-impl Pipes {
-    fn make(with_input: bool) -> Result<Self, Errno> {
-        let (stdin_theirs, stdin) = if with_input {
-            let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
-            (theirs, Some(ours))
-        } else {
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            (open(c"/dev/null", flags, Mode::empty())?, None)
-        };
-        let (stdout, stdout_theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-        let (stderr, stderr_theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-        for ours in [&stdout, &stderr].into_iter().chain(&stdin) {
-            rustix::io::ioctl_fionbio(ours, true)?;
-        }
-        Ok(Self {
-            stdin,
-            stdout,
-            stderr,
-            theirs: (stdin_theirs, stdout_theirs, stderr_theirs),
-        })
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) enum Source {
     Stdin(OperationId),
     /// A pipe out of a program.
     Output(OperationId, Output),
+    /// A connection to a port of the guest.
+    Peer(OperationId),
 }
 
 /// Which of a program's outputs.
@@ -60,6 +62,7 @@ impl Source {
             Self::Stdin(id) => (id.0 << 3) | 3,
             Self::Output(id, Output::Stdout) => (id.0 << 3) | 4,
             Self::Output(id, Output::Stderr) => (id.0 << 3) | 5,
+            Self::Peer(id) => (id.0 << 3) | 7,
         }
     }
 
@@ -73,6 +76,7 @@ impl Source {
             4 => Self::Output(id, Output::Stdout),
             5 => Self::Output(id, Output::Stderr),
             6 => Self::Work,
+            7 => Self::Peer(id),
             _ => return None,
         })
     }
@@ -230,6 +234,7 @@ mod tests {
             Source::Stdin(id),
             Source::Output(id, Output::Stdout),
             Source::Output(id, Output::Stderr),
+            Source::Peer(id),
         ] {
             assert_eq!(Source::from_token(source.to_token()), Some(source));
         }

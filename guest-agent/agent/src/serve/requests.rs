@@ -12,7 +12,7 @@ use super::poller::OperationId;
 use super::transfers::Transfer;
 use super::{Server, State};
 use crate::files::Task;
-use crate::program;
+use crate::program::{self, Wiring};
 
 impl Server {
     /// Frames from the host, perhaps followed by bytes that are none.
@@ -36,6 +36,8 @@ impl Server {
                     Some(job) => job.frame(&frame),
                     None => Ok(()),
                 },
+                State::Writing(_) => self.written(id, &frame),
+                State::Connecting(_) => Err("nothing may follow before the answer".to_owned()),
                 State::Transfer(transfer) => transfer.frame(frame),
                 State::Parting => Ok(()),
                 State::Closing | State::PowerOff => return,
@@ -83,10 +85,16 @@ impl Server {
                 let answer = self.list_jobs();
                 return self.answer(id, &answer);
             }
-            Request::SignalJob { job, signal, .. } => {
-                let answer = self.signal_job(&job, signal);
+            Request::SignalJob { job, signal, group } => {
+                let answer = self.signal_job(&job, signal, group);
                 return self.answer(id, &answer);
             }
+            Request::ResizeJob { job, size } => {
+                let answer = self.resize_job(&job, size);
+                return self.answer(id, &answer);
+            }
+            Request::WriteJob { job } => return self.write_job(id, &job),
+            Request::Connect(connect) => return self.connect(id, &connect),
             Request::CancelJob { job } => {
                 let answer = self.cancel_job(&job);
                 return self.answer(id, &answer);
@@ -100,14 +108,8 @@ impl Server {
             Request::List(list) => self.begin_task(id, Task::List(list)),
             Request::Read(read) => self.begin_task(id, Task::Read(read)),
             Request::Apply(apply) => self.begin_apply(apply),
+            Request::Secrets(secrets) => self.begin_secrets(id, secrets),
             Request::PowerOff => State::PowerOff,
-            Request::ResizeJob { .. }
-            | Request::WriteJob { .. }
-            | Request::Secrets(_)
-            | Request::Connect(_) => {
-                let reason = "this agent cannot do that yet".to_owned();
-                return self.answer(id, &failed(ErrorCode::Internal, reason));
-            }
         };
         if let Some(operation) = self.operations.get_mut(&id) {
             operation.state = state;
@@ -116,7 +118,7 @@ impl Server {
 
     /// Runs a program for a stream.
     fn exec(&mut self, id: OperationId, request: &protocol::Exec) {
-        let exec = match self.launch(id, request) {
+        let exec = match self.launch(id, request, Wiring::Separate) {
             Ok(exec) => exec,
             Err(event) => return self.answer(id, &event),
         };
@@ -131,12 +133,13 @@ impl Server {
 
     /// Runs a program that survives its stream.
     fn start(&mut self, id: OperationId, start: Start) {
-        if let Some(event) = self.refuses_job(&start.job) {
-            return self.answer(id, &event);
-        }
+        let wiring = match self.wiring(&start) {
+            Ok(wiring) => wiring,
+            Err(event) => return self.answer(id, &event),
+        };
         let number = OperationId(self.next);
         self.next += 1;
-        match self.launch(number, &start.exec) {
+        match self.launch(number, &start.exec, wiring) {
             Ok(exec) => self.keep(number, exec, &start),
             Err(event) => return self.answer(id, &event),
         }
@@ -150,15 +153,20 @@ impl Server {
         self.attach(id, &attach);
     }
 
-    fn launch(&mut self, id: OperationId, request: &protocol::Exec) -> Result<Exec, Event> {
-        let program = program::start(request, &mut self.groups)
+    fn launch(
+        &mut self,
+        id: OperationId,
+        request: &protocol::Exec,
+        wiring: Wiring,
+    ) -> Result<Exec, Event> {
+        let program = program::start(request, wiring, &mut self.groups)
             .map_err(|error| failed(error.code(), crate::log::chain(&error)))?;
         let timeout = request.timeout_ms.map(Duration::from_millis);
         Ok(Exec::new(program, timeout, id, &self.poller))
     }
 
     /// Says the only message of an operation.
-    fn answer<T: Serialize>(&mut self, id: OperationId, answer: &T) {
+    pub(super) fn answer<T: Serialize>(&mut self, id: OperationId, answer: &T) {
         if let Some(operation) = self.operations.get_mut(&id) {
             operation.stream.say(answer);
             operation.state = State::Closing;
@@ -187,7 +195,10 @@ impl Server {
         operation
             .stream
             .say(&failed(ErrorCode::InvalidRequest, reason));
-        let parting = matches!(operation.state, State::Transfer(Transfer::Receiving { .. }));
+        let parting = matches!(
+            operation.state,
+            State::Transfer(Transfer::Receiving { .. } | Transfer::Collecting(_))
+        );
         let next = if parting {
             State::Parting
         } else {

@@ -138,6 +138,13 @@ impl Stream {
         Ok(())
     }
 
+    /// The socket, and what has yet to be sent. `None` when it is in the middle of a frame.
+    pub(super) fn into_raw(mut self) -> Option<(Watched, Vec<u8>)> {
+        self.decoder.finish().ok()?;
+        self.queue.drain(..self.sent);
+        Some((self.socket, self.queue))
+    }
+
     pub(super) fn watch(&mut self, interest: Interest) -> Result<(), Errno> {
         self.socket.watch(interest)
     }

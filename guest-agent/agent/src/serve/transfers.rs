@@ -1,10 +1,14 @@
 //! Operations on files, as the loop sees them: who waits for whom.
 
-use pyro_agent_protocol::{Apply, Frame};
+use std::sync::Arc;
+
+use pyro_agent_protocol::{Apply, Frame, Secrets};
 
 use super::poller::{Interest, OperationId};
+use super::requests::failed;
 use super::stream::Stream;
 use super::{Operation, Server, State};
+use crate::files::secrets::Delivery;
 use crate::files::{Rest, Step, Task, Transaction};
 
 /// While more bytes than this wait to be staged, the stream is not read.
@@ -17,6 +21,8 @@ pub(super) enum Transfer {
     Working,
     /// The stream has no room for what the next step would give.
     Paused(Task),
+    /// Secrets come in.
+    Collecting(Delivery),
     /// A transaction takes frames.
     Receiving {
         /// Absent while a thread has it.
@@ -45,6 +51,7 @@ impl Transfer {
                 frames.push(frame);
                 Ok(())
             }
+            Self::Collecting(delivery) => delivery.take(&frame),
             Self::Working | Self::Paused(_) => {
                 Err("nothing may follow this request on its stream".to_owned())
             }
@@ -54,6 +61,7 @@ impl Transfer {
     pub(super) fn watch(&self, stream: &mut Stream) -> Result<(), rustix::io::Errno> {
         let readable = match self {
             Self::Receiving { bytes, .. } => *bytes < STAGE_LIMIT,
+            Self::Collecting(_) => true,
             Self::Working | Self::Paused(_) => false,
         };
         stream.watch(Interest {
@@ -67,15 +75,30 @@ impl Transfer {
     pub(super) fn into_discard(self) -> Option<Task> {
         match self {
             Self::Receiving { transaction, .. } => transaction.map(Task::Discard),
-            Self::Paused(_) | Self::Working => None,
+            Self::Collecting(_) | Self::Paused(_) | Self::Working => None,
         }
     }
 }
 
 impl Server {
     pub(super) fn begin_apply(&self, request: Apply) -> State {
-        let area = std::sync::Arc::clone(&self.staging);
+        let area = Arc::clone(&self.staging);
         State::Transfer(Transfer::receive(Transaction::new(request, area)))
+    }
+
+    /// Begins to take secrets.
+    pub(super) fn begin_secrets(&mut self, id: OperationId, request: Secrets) -> State {
+        match Delivery::new(request) {
+            Ok(delivery) => State::Transfer(Transfer::Collecting(delivery)),
+            Err(error) => {
+                if let Some(operation) = self.operations.get_mut(&id) {
+                    let reason = crate::log::chain(&error);
+                    operation.stream.say(&failed(error.code(), reason));
+                }
+                // The values may be on their way.
+                State::Parting
+            }
+        }
     }
 
     /// Begins an operation on files that needs nothing more from the host.
@@ -97,6 +120,14 @@ impl Server {
             Transfer::Paused(_) if stream.has_room() => {
                 if let Transfer::Paused(task) = std::mem::replace(transfer, Transfer::Working) {
                     self.workers.submit(id, task);
+                }
+            }
+            Transfer::Collecting(delivery) if delivery.is_complete() => {
+                if let Transfer::Collecting(delivery) =
+                    std::mem::replace(transfer, Transfer::Working)
+                {
+                    let area = Arc::clone(&self.secrets);
+                    self.workers.submit(id, Task::Secrets(area, delivery));
                 }
             }
             Transfer::Receiving {

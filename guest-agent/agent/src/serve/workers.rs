@@ -3,7 +3,7 @@
 //! The loop owns every stream and every task that waits; a thread owns a task only for one step.
 //! Results come back over an eventfd. There are at most four threads, made when they are first
 //! needed, in three lanes: one that writes everything out, which may take long; one that commits
-//! transactions, so that they are committed one after the other; two for all else. A file system
+//! transactions and replaces secrets, so that this is done one after the other; two for all else. A file system
 //! of the guest that never answers can hold up its lane, but neither the loop nor programs.
 
 use std::collections::VecDeque;
@@ -68,7 +68,7 @@ impl Workers {
     pub(super) fn submit(&mut self, id: OperationId, task: Task) {
         let number = match task {
             Task::Sync => 0,
-            Task::Commit(..) => 1,
+            Task::Commit(..) | Task::Secrets(..) => 1,
             _ => 2,
         };
         self.busy += 1;

@@ -45,6 +45,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) credentials: Option<&'a Credentials>,
     /// What becomes descriptors 0, 1 and 2. None of them may be below 3.
     pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Whether they are a terminal that is to control the program's session.
+    pub(crate) terminal: bool,
     /// The directory of the cgroup to start in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
 }
@@ -205,6 +207,9 @@ fn become_program(plan: &Plan<'_>, vectors: &mut Vectors) -> Result<Infallible, 
     for (fd, target) in plan.stdio.iter().zip(0..) {
         // SAFETY: duplicates onto 0, 1 and 2, which nothing in this child owns any more.
         check(unsafe { libc::dup2(fd.as_raw_fd(), target) }).map_err(at(Step::Setup))?;
+    }
+    if plan.terminal {
+        rustix::process::ioctl_tiocsctty(plan.stdio[0]).map_err(at(Step::Setup))?;
     }
     // All of the agent's descriptors close on exec; whoever started it may have left others open.
     // SAFETY: marks descriptors of this child only; what is marked is still usable until exec.

@@ -1,24 +1,30 @@
-//! One running program and its pipes.
+//! One running program and its pipes, or its terminal.
 //!
 //! The states it goes through: it runs; it has ended (or is being killed because its time is up or
 //! somebody cancelled it); what its pipes held at its end is drained into its [`Sink`]; then its end
 //! is reported. It never waits for the end of its output, since a background child may hold that
 //! open for ever.
 
-use std::os::fd::{AsFd, BorrowedFd};
+mod drain;
+mod input;
+
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use pyro_agent_protocol::{ExitStatus, Frame, FrameKind, Signal as SignalMessage, parse};
+use pyro_agent_protocol::{
+    ExitStatus, Frame, FrameKind, Signal as SignalMessage, TerminalSize, parse,
+};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitStatus};
 
-use super::poller::{Interest, OperationId, Output, Poller, Source, Watched};
-use super::stream::{Gone, PIECE};
+use self::drain::Drain;
+use self::input::Input;
+use super::poller::{OperationId, Output, Poller, Watched};
+use super::stream::Gone;
 use crate::program::Program;
 use crate::program::group::Group;
+use crate::program::terminal::Terminal;
 
-/// While more input than this waits for the program to read it, the stream is not read.
-const INPUT_LIMIT: usize = 64 << 10;
 /// How long a killed program may take to be gone before its end is reported all the same.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// How soon a killed program is looked at again.
@@ -33,6 +39,8 @@ pub(super) struct Exec {
     stdin: Input,
     stdout: Drain,
     stderr: Drain,
+    /// While the program runs, if it has one.
+    terminal: Option<Terminal>,
     started: Instant,
     deadline: Option<Instant>,
     killed: Option<Killed>,
@@ -68,27 +76,6 @@ pub(super) trait Sink {
     fn flush(&mut self) -> Result<(), Gone>;
 }
 
-/// The program's input.
-#[derive(Debug)]
-struct Input {
-    /// Absent when it is closed, or was never open.
-    pipe: Option<Watched>,
-    waiting: Vec<u8>,
-    written: usize,
-    /// The host has sent all.
-    complete: bool,
-}
-
-/// One of the program's outputs.
-#[derive(Debug)]
-struct Drain {
-    output: Output,
-    /// Absent when it has ended.
-    pipe: Option<Watched>,
-    /// After the program's end: what is still to be relayed.
-    left: usize,
-}
-
 /// What a program that has ended leaves behind.
 #[derive(Debug)]
 pub(super) struct Remains {
@@ -105,25 +92,15 @@ impl Exec {
         poller: &Poller,
     ) -> Self {
         let started = Instant::now();
-        let drain = |pipe, output| Drain {
-            output,
-            pipe: Some(Watched::new(pipe, Source::Output(id, output), poller)),
-            left: 0,
-        };
-        let pipe = program
-            .stdin
-            .map(|pipe| Watched::new(pipe, Source::Stdin(id), poller));
+        let is_terminal = program.terminal.is_some();
+        let drain = |pipe, output| Drain::new(pipe, is_terminal, output, id, poller);
         Self {
             pid: program.pid,
             group: program.group,
-            stdin: Input {
-                pipe,
-                waiting: Vec::new(),
-                written: 0,
-                complete: false,
-            },
-            stdout: drain(program.stdout, Output::Stdout),
+            stdin: Input::new(program.stdin, !is_terminal, id, poller),
+            stdout: drain(Some(program.stdout), Output::Stdout),
             stderr: drain(program.stderr, Output::Stderr),
+            terminal: program.terminal,
             started,
             // A time too far away to be counted never comes.
             deadline: timeout.and_then(|timeout| started.checked_add(timeout)),
@@ -173,6 +150,8 @@ impl Exec {
         // The group's number stays taken while it has members, but not once it is empty.
         self.group.leader_gone();
         self.stdin.close();
+        // From here on the terminal is those processes' that still have it.
+        self.terminal = None;
         let status = match (
             self.killed,
             status.exit_status(),
@@ -199,6 +178,21 @@ impl Exec {
         }
     }
 
+    /// Sends a signal to the foreground process group of the program's terminal, if it has one.
+    pub(super) fn signal_foreground(&self, number: u8) {
+        if let (Some(terminal), Some(signal)) = (&self.terminal, named(number)) {
+            terminal.signal_foreground(signal);
+        }
+    }
+
+    /// Gives the program's terminal another size, if it has one and runs.
+    pub(super) fn resize(&self, size: TerminalSize) -> Result<(), Errno> {
+        match &self.terminal {
+            Some(terminal) => terminal.resize(size),
+            None => Ok(()),
+        }
+    }
+
     /// Takes a frame from the host. Gives the reason when it makes no sense here.
     pub(super) fn frame(&mut self, frame: &Frame) -> Result<(), String> {
         match frame.kind {
@@ -218,6 +212,31 @@ impl Exec {
                 "a frame of kind {other:?} makes no sense during an exec"
             )),
         }
+    }
+
+    /// Takes input of a stream that waits until it is written. Once it is closed nothing is taken.
+    pub(super) fn take_input(&mut self, from: OperationId, bytes: &[u8]) {
+        self.stdin.take_from(from, bytes);
+    }
+
+    /// Whether something that a stream waits for is not written.
+    pub(super) fn owes_input(&self, from: OperationId) -> bool {
+        self.stdin.owes(from)
+    }
+
+    /// Forgets what is not written of a stream.
+    pub(super) fn withdraw_input(&mut self, from: OperationId) {
+        self.stdin.withdraw(from);
+    }
+
+    /// Whether nothing more will be written.
+    pub(super) fn input_is_gone(&self) -> bool {
+        self.stdin.is_gone()
+    }
+
+    /// Whether input that comes from now on can still be written.
+    pub(super) fn input_is_open(&self) -> bool {
+        self.stdin.is_open()
     }
 
     /// The program may take input again.
@@ -259,13 +278,13 @@ impl Exec {
             self.stderr.count();
         }
         for drain in [&mut self.stdout, &mut self.stderr] {
-            while drain.left > 0 && sink.has_room(drain.output) {
+            while drain.left() > 0 && sink.has_room(drain.output) {
                 if !drain.relay(sink, true) || sink.flush().is_err() {
                     break;
                 }
             }
         }
-        if self.stdout.left > 0 || self.stderr.left > 0 {
+        if self.stdout.left() > 0 || self.stderr.left() > 0 {
             return None;
         }
         let lasted = at.saturating_duration_since(self.started);
@@ -285,127 +304,19 @@ impl Exec {
     pub(super) fn watch(&mut self, sink: &dyn Sink) -> Result<(), Errno> {
         self.stdin.watch()?;
         for drain in [&mut self.stdout, &mut self.stderr] {
-            let wanted = sink.has_room(drain.output) && (!self.drains_counted || drain.left > 0);
-            if let Some(pipe) = &mut drain.pipe {
-                pipe.watch(if wanted {
-                    Interest::READ
-                } else {
-                    Interest::NONE
-                })?;
-            }
+            let wanted = !self.drains_counted || drain.left() > 0;
+            drain.watch(wanted && sink.has_room(drain.output))?;
         }
         Ok(())
     }
 
     /// Ends the service. What is left is the caller's to look after.
     pub(super) fn into_remains(self) -> Remains {
-        let outputs = [(Output::Stdout, self.stdout), (Output::Stderr, self.stderr)];
-        let open = outputs
-            .into_iter()
-            .filter_map(|(output, drain)| Some((output, drain.pipe?)));
+        let outputs = [self.stdout, self.stderr].into_iter();
         Remains {
             group: self.group,
-            outputs: open.collect(),
+            outputs: outputs.filter_map(Drain::into_open).collect(),
         }
-    }
-}
-
-impl Input {
-    fn take(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            self.complete = true;
-        } else if self.pipe.is_some() && !self.complete {
-            self.waiting.drain(..self.written);
-            self.written = 0;
-            self.waiting.extend_from_slice(bytes);
-        }
-        self.write();
-    }
-
-    fn write(&mut self) {
-        let Some(pipe) = &self.pipe else { return };
-        while self.written < self.waiting.len() {
-            match rustix::io::write(pipe, &self.waiting[self.written..]) {
-                Ok(length) => self.written += length,
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return,
-                // EPIPE: nobody will read. The rest is taken and thrown away.
-                Err(_) => return self.close(),
-            }
-        }
-        self.waiting.clear();
-        self.written = 0;
-        if self.complete {
-            self.close();
-        }
-    }
-
-    fn close(&mut self) {
-        self.pipe = None;
-        self.waiting = Vec::new();
-        self.written = 0;
-    }
-
-    fn has_room(&self) -> bool {
-        self.waiting.len() - self.written < INPUT_LIMIT
-    }
-
-    fn watch(&mut self) -> Result<(), Errno> {
-        let waits = self.written < self.waiting.len();
-        match &mut self.pipe {
-            Some(pipe) => pipe.watch(if waits {
-                Interest::WRITE
-            } else {
-                Interest::NONE
-            }),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drain {
-    /// Relays one piece. False when there is nothing more for now.
-    fn relay(&mut self, sink: &mut dyn Sink, counted: bool) -> bool {
-        let Some(pipe) = &self.pipe else { return false };
-        let most = if counted { self.left } else { PIECE };
-        if most == 0 {
-            return false;
-        }
-        match sink.relay(pipe.as_fd(), self.output, most) {
-            Ok(0) => {
-                self.pipe = None;
-                self.left = 0;
-                false
-            }
-            Ok(length) => {
-                self.left = self.left.saturating_sub(length);
-                true
-            }
-            Err(Errno::INTR) => true,
-            // Counted bytes that are not there: another reader has taken them.
-            Err(Errno::AGAIN) => {
-                self.left = 0;
-                false
-            }
-            Err(_) => {
-                self.pipe = None;
-                self.left = 0;
-                false
-            }
-        }
-    }
-
-    /// Takes note of what the pipe holds now: that much is the program's output, what a background
-    /// child writes later is not.
-    fn count(&mut self) {
-        let held = self
-            .pipe
-            .as_ref()
-            .map(|pipe| rustix::io::ioctl_fionread(pipe.as_fd()));
-        self.left = match held {
-            Some(Ok(held)) => usize::try_from(held).unwrap_or(0),
-            _ => 0,
-        };
     }
 }
 
