@@ -84,7 +84,7 @@ fn main() -> std::process::ExitCode {
             what_was_synced_survives_a_killed_server, unlinked_files_are_gone_after_a_remount,
             frozen_layers_stay_as_they_were [Root];
         exercise: one_file_is_what_a_model_says, several_files_are_what_a_model_says,
-            written_through_they_are_too, live_freezes_change_nothing_and_stay_as_they_were;
+            written_through_they_are_too, live_freezes_change_nothing_and_stay_as_they_were, freezes_under_load_stay_as_they_were;
         faults: a_full_disk_says_so_and_recovers [Root], a_full_disk_takes_metadata_or_says_so [Root],
             a_lost_content_is_never_synced, a_lost_content_that_was_closed_is_never_synced,
             a_failed_sync_writes_the_journal_anew, a_failed_rename_leaves_a_journal_that_goes_on,

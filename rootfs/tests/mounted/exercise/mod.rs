@@ -10,11 +10,12 @@ mod random;
 
 use std::fmt::Write;
 use std::fs;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use pyro_rootfs::export::ReadTree;
-use pyro_rootfs::tree::{Content, StackReader};
+use pyro_rootfs::tree::{Content, ResolveError, StackReader};
 
 use self::file::Exercised;
 use self::operation::Operation;
@@ -54,14 +55,67 @@ pub(crate) fn live_freezes_change_nothing_and_stay_as_they_were(stage: &mut Stag
     exercise(stage, 3, 2000, true);
 }
 
-fn exercise(stage: &mut Stage, files: usize, operations: usize, freezing: bool) {
-    let set = |name: &str| std::env::var(name).ok();
-    let operations = set("PYRO_EXERCISE_OPERATIONS").map_or(operations, |n| n.parse().unwrap());
-    let seeds = set("PYRO_EXERCISE_SEEDS").map_or(1..4, |range| {
+/// Freezes while others are in the middle of anything. What was synced before a freeze is in it, and
+/// whatever else is in it stays.
+pub(crate) fn freezes_under_load_stay_as_they_were(stage: &mut Stage) {
+    let root = stage.root();
+    let load = |seed: u64| {
+        let mut files = [Exercised::open(&root, format!("tmp/load{seed}"))];
+        let mut random = Random::new(seed);
+        for n in 0..1000 {
+            let operation = Operation::any(&mut random, &files, false);
+            let told = format!("seed {seed}, operation {n}: {operation:?}");
+            let result = apply(&mut files, operation, n).and_then(|()| files[0].check_size());
+            result.unwrap_or_else(|difference| panic!("{told}: {difference}"));
+        }
+        files[0].check().unwrap();
+    };
+    let everything = |stage: &Stage, frozen: usize| -> Vec<Option<Vec<u8>>> {
+        let mut reader = stage.read_frozen(frozen);
+        let paths = (0..3).map(|seed| format!("tmp/load{seed}"));
+        paths.map(|path| find(&mut reader, &path)).collect()
+    };
+    let mut points = Vec::new();
+    std::thread::scope(|scope| {
+        let load = &load;
+        let threads: Vec<_> = (0..3).map(|seed| scope.spawn(move || load(seed))).collect();
+        while points.len() < 20 || threads.iter().any(|thread| !thread.is_finished()) {
+            let marker = format!("point {}", points.len());
+            let mut file = fs::File::create(stage.path("tmp/marker")).unwrap();
+            std::io::Write::write_all(&mut file, marker.as_bytes()).unwrap();
+            file.sync_all().unwrap();
+            let frozen = stage.freeze_live();
+            let mut reader = stage.read_frozen(frozen);
+            assert_eq!(find(&mut reader, "tmp/marker"), Some(marker.into_bytes()));
+            points.push(everything(stage, frozen));
+            if points.len() == 60 {
+                break;
+            }
+        }
+    });
+    stage.remount();
+    for (i, point) in points.iter().enumerate() {
+        assert!(everything(stage, i + 1) == *point, "point {i} changed");
+    }
+    assert!(
+        points
+            .iter()
+            .any(|point| point.iter().flatten().any(|content| !content.is_empty()))
+    );
+}
+
+/// The seeds that were asked for, or else the `usual` ones.
+pub(crate) fn seeds(usual: Range<u64>) -> Range<u64> {
+    std::env::var("PYRO_EXERCISE_SEEDS").map_or(usual, |range| {
         let (from, to) = range.split_once("..").unwrap();
         from.parse().unwrap()..to.parse().unwrap()
-    });
-    for seed in seeds {
+    })
+}
+
+fn exercise(stage: &mut Stage, files: usize, usual: usize, freezing: bool) {
+    let operations = std::env::var("PYRO_EXERCISE_OPERATIONS");
+    let operations = operations.map_or(usual, |n| n.parse().unwrap());
+    for seed in seeds(1..4) {
         Exercise::new(stage, seed, files, freezing).run(operations);
     }
 }
@@ -130,18 +184,7 @@ impl<'a> Exercise<'a> {
     fn apply(&mut self, operation: Operation, n: usize) -> Result<(), Difference> {
         match operation {
             Operation::Freeze { only } => self.freeze(only),
-            Operation::Copy {
-                from,
-                from_offset,
-                to,
-                to_offset,
-                len,
-            } => {
-                let source = self.files[from].duplicate();
-                let bytes = source.model_range(from_offset, len).to_vec();
-                self.files[to].copy_from(&source, from_offset, to_offset, &bytes)
-            }
-            Operation::File { file, action } => self.files[file].act(&action, n),
+            operation => apply(&mut self.files, operation, n),
         }
     }
 
@@ -176,7 +219,7 @@ impl<'a> Exercise<'a> {
             for (path, content) in &point.contents {
                 compare(
                     &format!("{path} in point {}", point.frozen),
-                    &read(&mut reader, path),
+                    &find(&mut reader, path).ok_or("it is not there")?,
                     content,
                 )?;
             }
@@ -222,9 +265,31 @@ impl<'a> Exercise<'a> {
     }
 }
 
-/// The content of `path` as a stack without a mount says it.
-fn read(reader: &mut StackReader, path: &str) -> Vec<u8> {
-    let attr = reader.resolve(path.as_bytes(), b"/", true).unwrap();
+/// Does anything but freezing.
+fn apply(files: &mut [Exercised], operation: Operation, n: usize) -> Result<(), Difference> {
+    match operation {
+        Operation::Freeze { .. } => Ok(()),
+        Operation::Copy {
+            from,
+            from_offset,
+            to,
+            to_offset,
+            len,
+        } => {
+            let source = files[from].duplicate();
+            let bytes = source.model_range(from_offset, len).to_vec();
+            files[to].copy_from(&source, from_offset, to_offset, &bytes)
+        }
+        Operation::File { file, action } => files[file].act(&action, n),
+    }
+}
+
+/// The content of `path` as a stack without a mount says it, if there is such a file.
+fn find(reader: &mut StackReader, path: &str) -> Option<Vec<u8>> {
+    let attr = match reader.resolve(path.as_bytes(), b"/", true) {
+        Err(ResolveError::NotFound) => return None,
+        attr => attr.unwrap(),
+    };
     let mut bytes = vec![0; attr.size as usize];
     match reader.content(attr.ino).unwrap() {
         Content::Hole => {}
@@ -234,7 +299,7 @@ fn read(reader: &mut StackReader, path: &str) -> Vec<u8> {
             std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes[..len], offset).unwrap();
         }
     }
-    bytes
+    Some(bytes)
 }
 
 /// Where `found` differs from what is `expected`, if it does.

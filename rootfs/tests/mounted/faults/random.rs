@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pyro_rootfs::tree::{Ino, RenameMode};
 use rustix::io::Errno;
 
-use super::super::exercise::Random;
+use super::super::exercise::{Random, seeds};
 use super::disk::{Disk, name};
 use crate::stage::Stage;
 
@@ -34,9 +34,13 @@ struct Named {
 }
 
 pub(crate) fn whatever_fails_what_was_synced_is_there(stage: &mut Stage) {
-    for seed in 0..6 {
-        // Half of them see failures when they write, half when they sync.
-        stage.remount_with(if seed == 3 { &["--write-through"] } else { &[] });
+    let seeds = seeds(0..6);
+    let half = seeds.start.midpoint(seeds.end);
+    for seed in seeds {
+        if seed == half {
+            // From here on they see failures when they write, and not only when they sync.
+            stage.remount_with(&["--write-through"]);
+        }
         let mut disk = Disk::new(stage);
         let mut random = Random::new(seed);
         let mut names: BTreeMap<String, Named> = BTreeMap::new();
