@@ -730,7 +730,7 @@ fn random_transactions_are_made_whole_or_not_at_all() {
     outcome.unwrap();
     MADE.with(|count| made += count.get());
     REFUSED.with(|count| refused += count.get());
-    assert!(made > 20 && refused > 20, "{made} made, {refused} refused");
+    assert!(made > 5 && refused > 20, "{made} made, {refused} refused");
     let around = bench.tree.parent().unwrap();
     let mut names: Vec<_> = std::fs::read_dir(around)
         .unwrap()

@@ -102,7 +102,18 @@ fn streams_that_say_nothing_or_half_a_thing_keep_nobody_from_being_served() {
 }
 
 /// Requests and changes that do no harm to the machine that runs the tests.
-const OTHER_MESSAGES: [&str; 18] = [
+const OTHER_MESSAGES: [&str; 29] = [
+    r#"{"op":"start","job":"a","exec":{"argv":["cat"],"timeout_ms":50},"output":{"keep":"tail","bytes":10},"terminal":{"cols":80,"rows":24}}"#,
+    r#"{"op":"start","job":"b","exec":{"argv":["yes"],"timeout_ms":5},"output":{"keep":"tail","bytes":10}}"#,
+    r#"{"op":"start","job":"b","exec":{"argv":["yes"]},"output":{"keep":"head-tail","bytes":10},"terminal":{"cols":1,"rows":1}}"#,
+    r#"{"op":"write-job","job":"a"}"#,
+    r#"{"op":"resize-job","job":"a","size":{"cols":1000,"rows":1}}"#,
+    r#"{"op":"signal-job","job":"a","signal":15,"group":"foreground"}"#,
+    r#"{"op":"secrets","secrets":[{"name":"A","size":1}]}"#,
+    r#"{"op":"secrets","secrets":[]}"#,
+    r#"{"op":"connect","host":"localhost","port":1}"#,
+    r#"{"op":"connect","host":"::1","port":65535,"timeout_ms":18446744073709551615}"#,
+    r#"{"op":"connect","host":"a.b","port":1}"#,
     r#"{"op":"start","job":"a","exec":{"argv":["cat"],"stdin":true,"timeout_ms":50},"output":{"keep":"head-tail","bytes":10}}"#,
     r#"{"op":"start","job":"b","exec":{"argv":["yes"],"timeout_ms":5},"output":{"keep":"head-tail","bytes":10},"hold":true}"#,
     r#"{"op":"attach","job":"a","follow":true,"hold":true}"#,

@@ -8,24 +8,10 @@ use pyro_agent_protocol::{
     Attach, ErrorCode, Event, Exec, ExitStatus, FrameKind, JOBS_MAX, JobEvent, JobState,
     OutputStream, Request, SignalGroup, Start, encode,
 };
-use support::{Agent, Holding, command, id, job, pids_in, runs, shell, wait_until, whole};
-
-/// Runs a test in both ways of holding programs.
-fn in_both_ways(test: impl Fn(&Agent)) {
-    for holding in [Holding::Cgroups, Holding::Traces] {
-        if let Some(agent) = Agent::start(holding) {
-            test(&agent);
-            agent.ping();
-        }
-    }
-}
-
-fn failure(event: &JobEvent) -> ErrorCode {
-    match event {
-        JobEvent::Failed { code, .. } => *code,
-        other => panic!("{other:?}"),
-    }
-}
+use support::{
+    Agent, Holding, command, failure, id, in_both_ways, job, pids_in, runs, shell, wait_until,
+    whole,
+};
 
 #[test]
 fn a_job_goes_on_without_its_stream_and_tells_everything_later() {

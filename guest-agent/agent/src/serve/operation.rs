@@ -76,6 +76,9 @@ impl Server {
             self.write_on(id);
             return self.watch_job(job);
         }
+        if matches!(operation.state, State::Connecting(_)) {
+            return self.attempt(id);
+        }
         self.go_on(id);
         let Some(operation) = self.operations.get_mut(&id) else {
             return;

@@ -197,7 +197,8 @@ impl Server {
             .say(&failed(ErrorCode::InvalidRequest, reason));
         let parting = matches!(
             operation.state,
-            State::Transfer(Transfer::Receiving { .. } | Transfer::Collecting(_))
+            State::Writing(_)
+                | State::Transfer(Transfer::Receiving { .. } | Transfer::Collecting(_))
         );
         let next = if parting {
             State::Parting

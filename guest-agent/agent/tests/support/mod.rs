@@ -49,7 +49,9 @@ impl Agent {
             .arg("--listen-unix")
             .arg(directory.path().join("socket"))
             .arg("--staging")
-            .arg(directory.path().join("staging"));
+            .arg(directory.path().join("staging"))
+            .arg("--secrets")
+            .arg(directory.path().join("secrets"));
         let mut cgroup = None;
         if holding == Holding::Cgroups {
             let Some(path) = make_cgroup() else {
@@ -81,6 +83,11 @@ impl Agent {
     /// Where transactions stage.
     pub(crate) fn staging(&self) -> PathBuf {
         self.directory.path().join("staging")
+    }
+
+    /// Where secrets are.
+    pub(crate) fn secrets(&self) -> PathBuf {
+        self.directory.path().join("secrets")
     }
 
     /// The transactions that stage something now.
@@ -330,6 +337,11 @@ impl Stream {
         }
     }
 
+    /// Whether nothing more than whole frames has been read.
+    pub(crate) fn is_at_a_frames_end(&self) -> bool {
+        self.input.is_empty() && self.decoder.finish().is_ok()
+    }
+
     pub(crate) fn event(&mut self) -> Event {
         self.message()
     }
@@ -470,6 +482,44 @@ pub(crate) fn job(name: &str, capture_bytes: u64, exec: Exec) -> Start {
         },
         terminal: None,
         hold: false,
+    }
+}
+
+/// A job of whose output the last bytes are kept.
+pub(crate) fn tail(name: &str, bytes: u64, exec: Exec) -> Start {
+    Start {
+        output: Keep::Tail { bytes },
+        ..job(name, 0, exec)
+    }
+}
+
+/// Writes to a job's input; gives the answer.
+pub(crate) fn write_job(agent: &Agent, name: &str, bytes: &[u8]) -> JobEvent {
+    let mut stream = agent.request(&Request::WriteJob { job: id(name) });
+    for piece in bytes.chunks(200_000) {
+        stream.stdin(piece);
+    }
+    stream.stdin(b"");
+    let answer = stream.message();
+    assert!(stream.frame().is_none(), "one answer is all");
+    answer
+}
+
+/// Runs a test in both ways of holding programs.
+pub(crate) fn in_both_ways(test: impl Fn(&Agent)) {
+    for holding in [Holding::Cgroups, Holding::Traces] {
+        if let Some(agent) = Agent::start(holding) {
+            test(&agent);
+            agent.ping();
+        }
+    }
+}
+
+/// Why something about jobs has failed.
+pub(crate) fn failure(event: &JobEvent) -> ErrorCode {
+    match event {
+        JobEvent::Failed { code, .. } => *code,
+        other => panic!("{other:?}"),
     }
 }
 

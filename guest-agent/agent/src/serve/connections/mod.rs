@@ -63,9 +63,9 @@ impl Server {
         match Attempt::new(request) {
             Ok(attempt) => {
                 if let Some(operation) = self.operations.get_mut(&id) {
+                    // It begins once all that came with the request has been looked at.
                     operation.state = State::Connecting(attempt);
                 }
-                self.attempt(id);
             }
             Err(refusal) => self.answer(id, &refusal),
         }

@@ -50,7 +50,8 @@ impl Server {
             None => unknown(name),
         };
         operation.stream.say(&refusal);
-        operation.state = State::Closing;
+        // Input may be on its way.
+        operation.state = State::Parting;
     }
 
     /// Takes a frame of a writer. Gives the reason when it makes no sense here.
@@ -102,11 +103,11 @@ impl Server {
             Some(exec) if exec.input_is_open() => Written::Waits,
             Some(_) => Written::Lost,
         };
-        let answer = match written {
-            Written::All => JobEvent::Done,
+        let (answer, next) = match written {
+            Written::All => (JobEvent::Done, State::Closing),
             Written::Lost => {
                 let message = "the program has ended or closed its input".to_owned();
-                failure(ErrorCode::Ended, message)
+                (failure(ErrorCode::Ended, message), State::Parting)
             }
             Written::Waits => {
                 let interest = Interest {
@@ -128,7 +129,7 @@ impl Server {
             }
         }
         stream.say(&answer);
-        *state = State::Closing;
+        *state = next;
         self.advance(id);
     }
 
