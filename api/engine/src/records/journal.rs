@@ -88,9 +88,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes down how a command ended; gives the size of its file.
+    /// Writes down how a command ended; gives the size of its file. That a reset or a deletion
+    /// has taken the journal away meanwhile is no error: nobody can ask for the entry then.
     pub(crate) fn end(&self, record: &ExecRecord) -> Result<u64> {
-        let size = self.write(&format!("{}.json", record.sequence), record)?;
+        let size = match self.write(&format!("{}.json", record.sequence), record) {
+            Err(_) if !self.folder.exists() => return Ok(0),
+            written => written?,
+        };
         let _ = fs::remove_file(self.running(record.sequence));
         Ok(size)
     }
@@ -201,6 +205,8 @@ mod tests {
         assert_eq!(second.open().expect("opened").last, 0);
         second.forget_others();
         assert_eq!(first.read(1), None);
+        assert_eq!(first.end(&exec_record(2)).expect("no error"), 0);
+        assert!(first.begin(&exec_record(3)).is_err());
         second.end(&exec_record(1)).expect("still there");
     }
 }

@@ -77,7 +77,9 @@ impl Engine {
         let engine = Arc::clone(self);
         to_the_end(async move {
             let operation = engine.begin(&slot)?;
-            let guest = slot.steady_guest().await?;
+            // Until it is noted: a reset and a deletion take the journal away.
+            let steady = slot.steady().await?;
+            let guest = slot.guest()?;
             let started_at = Timestamp::now();
             let running = slot.execs.add(|sequence| ExecRecord {
                 sequence,
@@ -104,6 +106,7 @@ impl Engine {
                 slot.execs.end(&running, 0);
                 return Err(error);
             }
+            drop(steady);
             operation.changed();
             let (sender, events) = mpsc::channel(EVENTS);
             let timeout = Duration::from_secs(request.timeout_seconds);

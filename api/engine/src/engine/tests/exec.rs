@@ -273,3 +273,31 @@ fn commands_whose_guest_ended_without_a_daemon_are_lost() {
         assert_eq!(record.error.expect("why").code, "command_lost");
     });
 }
+
+#[tokio::test]
+async fn a_command_that_a_reset_or_a_deletion_ends_is_lost() {
+    let world = World::new();
+    let engine = world.open().await;
+    create(&engine, "a").await;
+
+    for deletion in [false, true] {
+        let command = shell("echo ready; sleep 1000");
+        let mut stream = engine.exec("a", command).await.expect("started");
+        while !matches!(stream.next().await, Some(ExecEvent::Stdout { .. })) {}
+        if deletion {
+            engine.delete("a").await.expect("deleted");
+        } else {
+            let snapshot = pyro_client::types::BASELINE.to_string();
+            let reset = pyro_client::types::Reset { snapshot };
+            engine.reset("a", reset).await.expect("reset");
+        }
+        let mut last = None;
+        while let Some(event) = stream.next().await {
+            last = Some(event);
+        }
+        let Some(ExecEvent::Ended { record }) = last else {
+            panic!("{last:?}");
+        };
+        assert_eq!(record.state, ExecState::Lost, "{record:?}");
+    }
+}
