@@ -20,7 +20,7 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 const LONG_LINK: &[u8] = b"././@LongLink";
 
 /// Writes the file or directory `ino` as a tar archive whose paths begin with `name`. Hard links stay
-/// those; holes become zeros. Blocks as long as `writer` does.
+/// those; holes become zeros. `writer` is flushed at the end; to sync it is its owner's business. Blocks as long as it does.
 ///
 /// # Errors
 /// See [`ExportError`]; what was written then is no archive.

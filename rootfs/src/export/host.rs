@@ -1,7 +1,8 @@
 //! A file or directory of a tree becomes one of the host.
 //!
 //! It is built beside its place under a name that nobody knows, in a directory that nobody else may
-//! enter, and gets its own name in one step when it is complete.
+//! enter, and gets its own name in one step when it is complete and on the disk. A file is synced alone; for a
+//! directory its whole file system is, which is one call however many files there are.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,8 +13,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, fchmod, futimens, linkat, mkdirat,
-    openat, renameat_with, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, fchmod, fsync, futimens, linkat,
+    mkdirat, openat, renameat_with, statat, symlinkat, syncfs, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -35,10 +36,10 @@ pub enum Existing {
 /// Exports the file or directory `ino` to `output` of the host: all of it or none. The
 /// directory of `output` has to be there. Everything belongs to the caller; permission bits stay
 /// but set-id bits, and every directory may be read, written and searched by its owner; times stay. What is
-/// written is not forced to the disk. Blocks for as long as that takes.
+/// written is on the disk then, name included. Blocks for as long as that takes.
 ///
 /// # Errors
-/// See [`ExportError`]; then `output` is as it was.
+/// See [`ExportError`]; then `output` is as it was, unless it was only its new name that could not be synced.
 pub fn export_to_host(
     tree: &mut impl ReadTree,
     ino: Ino,
@@ -58,7 +59,7 @@ pub fn export_to_host(
     Ok(summary)
 }
 
-/// Makes `output` a file that `write` fills: all of it or none.
+/// Makes `output` a file that `write` fills: all of it or none, and on the disk.
 pub(super) fn create_file<T>(
     output: &Path,
     existing: Existing,
@@ -69,7 +70,10 @@ pub(super) fn create_file<T>(
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
     let file = openat(&dir, temporary.name.as_str(), flags, mode);
-    let result = write(&file.map_err(ExportError::write(name.as_bytes()))?.into())?;
+    let file = File::from(file.map_err(ExportError::write(name.as_bytes()))?);
+    let result = write(&file)?;
+    file.sync_all()
+        .map_err(ExportError::write(name.as_bytes()))?;
     temporary.publish(name, existing)?;
     Ok(result)
 }
@@ -126,7 +130,13 @@ impl<'a> Temporary<'a> {
         })
     }
 
+    /// Gives it its name. What had that name goes when the new one is on the disk.
     fn publish(self, name: &OsStr, existing: Existing) -> Result<(), ExportError> {
+        self.rename(name, existing)?;
+        fsync(self.dir).map_err(ExportError::write(name.as_bytes()))
+    }
+
+    fn rename(&self, name: &OsStr, existing: Existing) -> Result<(), ExportError> {
         let rename = |flags| renameat_with(self.dir, self.name.as_str(), self.dir, name, flags);
         let failed = ExportError::write(name.as_bytes());
         match rename(RenameFlags::NOREPLACE) {
@@ -188,7 +198,13 @@ impl Output for Host<'_> {
 
     fn leave(&mut self, item: &Item<'_>) -> Result<(), ExportError> {
         let dir = self.dirs.pop().expect("left is what was entered");
-        finish(dir, &item.attr, item.attr.mode | 0o700).map_err(ExportError::write(item.path))
+        finish(&dir, &item.attr, item.attr.mode | 0o700)
+            .and_then(|()| match self.dirs.is_empty() {
+                // It was opened before anything was written, so it hears of all that failed since.
+                true => Ok(syncfs(&dir)?),
+                false => Ok(()),
+            })
+            .map_err(ExportError::write(item.path))
     }
 
     fn file(
@@ -220,7 +236,12 @@ impl Output for Host<'_> {
         }
         file.set_len(item.attr.size)
             .map_err(ExportError::write(item.path))?;
-        finish(&file, &item.attr, item.attr.mode).map_err(ExportError::write(item.path))
+        finish(&file, &item.attr, item.attr.mode)
+            .and_then(|()| match self.dirs.is_empty() {
+                true => file.sync_all(),
+                false => Ok(()),
+            })
+            .map_err(ExportError::write(item.path))
     }
 
     fn symlink(&mut self, item: &Item<'_>, target: &[u8]) -> Result<(), ExportError> {

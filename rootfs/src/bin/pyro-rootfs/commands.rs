@@ -92,6 +92,7 @@ fn opcode(name: &str) -> Result<Opcode> {
         "create" => Opcode::Create,
         "unlink" => Opcode::Unlink,
         "rename" => Opcode::Rename,
+        "rename2" => Opcode::Rename2,
         "fallocate" => Opcode::Fallocate,
         _ => bail!("not a request that can fail: {name}"),
     })

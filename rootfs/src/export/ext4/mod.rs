@@ -62,10 +62,11 @@ pub struct Ext4Summary {
 }
 
 /// Writes the whole tree as an ext4 image to `output` of the host: all of it or none. Owners, modes, times,
-/// device nodes, hard links, extended attributes and holes are kept. Blocks for as long as that takes.
+/// device nodes, hard links, extended attributes and holes are kept. The image is on the disk then, name included.
+/// Blocks for as long as that takes.
 ///
 /// # Errors
-/// See [`ExportError`]; then `output` is as it was. [`ExportError::TooLarge`] when the tree does not fit the size
+/// See [`ExportError`]; then `output` is as it was, unless it was only its new name that could not be synced. [`ExportError::TooLarge`] when the tree does not fit the size
 /// that was asked for.
 pub fn export_ext4(
     tree: &mut impl ReadTree,
@@ -76,7 +77,8 @@ pub fn export_ext4(
     create_file(output, existing, |image| write_ext4(tree, image, options))
 }
 
-/// Writes the whole tree as an ext4 image to `image`, a file opened for writing whose content is lost.
+/// Writes the whole tree as an ext4 image to `image`, a file opened for writing whose content is lost. Nothing is
+/// synced.
 ///
 /// # Errors
 /// See [`export_ext4`]; what is in the file then is no image.

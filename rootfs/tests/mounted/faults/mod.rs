@@ -12,6 +12,9 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 
+use pyro_rootfs::export::{
+    Existing, ExportError, ExportLimits, Ext4Options, export_ext4, export_to_host,
+};
 use pyro_rootfs::tree::{FreezeError, Ino, RenameMode};
 use rustix::io::Errno;
 
@@ -245,4 +248,52 @@ pub(crate) fn a_freeze_that_cannot_sync_changes_nothing(stage: &mut Stage) {
     disk.cut_power();
     let all = ["above", "create ENOSPC", "fsync EIO", "one", "write EIO"];
     assert_eq!(disk.names(), all);
+}
+
+/// An export is to a disk as well. What does not reach it is no success, and nothing is left of it.
+pub(crate) fn an_export_that_fails_leaves_nothing(stage: &mut Stage) {
+    let outputs = ["tmp/file", "tmp/directory", "tmp/image"];
+    let export = |stage: &Stage, output: &str| {
+        let mut tree = stage.read_frozen(0);
+        let at = |path: &[u8]| tree.resolve(path, b"/", true).unwrap().ino;
+        let (existing, limits) = (Existing::Replace, ExportLimits::default());
+        let (big, usr, path) = (at(b"big"), at(b"usr"), stage.path(output));
+        match output {
+            "tmp/file" => export_to_host(&mut tree, big, &path, existing, limits).map(drop),
+            "tmp/directory" => export_to_host(&mut tree, usr, &path, existing, limits).map(drop),
+            _ => export_ext4(&mut tree, &path, existing, Ext4Options::default()).map(drop),
+        }
+    };
+    let names = |stage: &Stage| fs::read_dir(stage.path("tmp")).unwrap().count();
+    for fault in ["write EIO", "write ENOSPC", "setattr ENOSPC", "rename2 EIO"] {
+        for output in outputs {
+            stage.command(&format!("fail {fault}"));
+            let error = export(stage, output).unwrap_err();
+            assert!(
+                matches!(error, ExportError::Write { .. }),
+                "{fault}: {error:?}"
+            );
+            stage.command("heal");
+            assert_eq!(names(stage), 0, "{output} after {fault}");
+        }
+    }
+    for output in outputs {
+        export(stage, output).unwrap();
+    }
+    // What is there stays when it is to be replaced.
+    for output in outputs {
+        stage.command("fail write EIO");
+        export(stage, output).unwrap_err();
+        stage.command("heal");
+    }
+    stage.crash();
+    assert_eq!(names(stage), outputs.len());
+    assert!(fs::read(stage.path("tmp/file")).unwrap() == pattern(3 << 20));
+    let module = "usr/lib/pkg3/sub/mod7.txt";
+    let exported = module.replacen("usr", "tmp/directory", 1);
+    assert_eq!(fs::read_to_string(stage.path(&exported)).unwrap(), module);
+    let mut magic = [0; 2];
+    let image = File::open(stage.path("tmp/image")).unwrap();
+    image.read_exact_at(&mut magic, 1024 + 56).unwrap();
+    assert_eq!(magic, [0x53, 0xef]);
 }

@@ -25,12 +25,22 @@ struct Appended {
 }
 
 /// What is known of a name.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Named {
     /// What it names now.
     now: Option<Appended>,
     /// What it named when names were last synced, and when they were not, all since.
     maybe: Vec<Option<Ino>>,
+}
+
+impl Default for Named {
+    /// Nothing of that name was ever there.
+    fn default() -> Self {
+        Self {
+            now: None,
+            maybe: vec![None],
+        }
+    }
 }
 
 pub(crate) fn whatever_fails_what_was_synced_is_there(stage: &mut Stage) {
@@ -181,8 +191,7 @@ fn check(disk: &mut Disk<'_>, names: &mut BTreeMap<String, Named>) -> Result<(),
             Err(errno) => return Err(format!("{of}: {errno}")),
         };
         let maybe = std::mem::take(&mut named.maybe);
-        let never = maybe.is_empty() && found.is_none();
-        if !never && !maybe.contains(&found) {
+        if !maybe.contains(&found) {
             return Err(format!("{of} is {found:?} and not any of {maybe:?}"));
         }
         named.maybe.push(found);
