@@ -6,9 +6,18 @@ use crate::output::Failure;
 
 /// A client of the running daemon. Starts one, from this same program, when there is none.
 pub(crate) async fn client() -> Result<Client, Failure> {
+    Ok(launcher()?.ensure_daemon().await?)
+}
+
+/// A client of the daemon if one runs.
+pub(crate) async fn running() -> Result<Option<Client>, Failure> {
+    Ok(launcher()?.find().await?)
+}
+
+fn launcher() -> Result<Launcher, ClientError> {
     let program = std::env::current_exe().map_err(|source| ClientError::Spawn {
         program: "pyro".into(),
         source,
     })?;
-    Ok(Launcher::from_environment(program).ensure_daemon().await?)
+    Ok(Launcher::from_environment(program))
 }

@@ -1,35 +1,48 @@
-//! Getting an environment for a command: what is installed, else by pulling it.
+//! Environments that are not installed: they are pulled here, where progress can be shown.
 
-use pyro_engine::environments::{self, Opened};
+use pyro_engine::environments;
 use pyro_engine::paths::Paths;
+use pyro_images::Recipe;
 use pyro_images::pull::Outcome;
-use pyro_images::{Recipe, State};
 
+use crate::interrupt::Interrupts;
 use crate::output::{Failure, note};
 use crate::progress::Shown;
 
-/// Opens an environment. One that is not installed is pulled first, with a line that says so.
-pub(crate) fn open_or_pull(paths: &Paths, recipe: &Recipe) -> Result<Opened, Failure> {
-    let name = &recipe.name;
-    if let Some(opened) = environments::open_installed(paths, recipe)? {
-        if opened.state == State::Stale {
-            note(&format!(
-                "pyro: {name} was installed from an older recipe; `pyro env pull {name}` renews it"
-            ));
-        }
-        return Ok(opened);
+/// Asks the daemon for something that needs an environment, and must say in the request that it is
+/// not to be pulled. When it is missing, it is pulled, and the daemon asked again.
+pub(crate) async fn pulled_when_missing<T, C>(
+    paths: &Paths,
+    recipe: &'static Recipe,
+    interrupts: &mut Interrupts,
+    call: impl Fn() -> C,
+) -> Result<T, Failure>
+where
+    C: Future<Output = Result<T, Failure>>,
+{
+    match call().await {
+        Err(Failure::Told(error)) if is_missing(&error.code) => {}
+        answered => return answered,
     }
     note(&format!(
-        "pyro: {name} is not installed: pulling it once, which takes a minute or so"
+        "pyro: {} is not installed: pulling it once, which takes a minute or so",
+        recipe.name
     ));
-    pull(paths, recipe)?;
-    let opened = environments::store(paths)
-        .open(recipe)
-        .map_err(pyro_engine::Error::from)?;
-    Ok(opened.into())
+    let paths = paths.clone();
+    let pulling = tokio::task::spawn_blocking(move || pull(&paths, recipe));
+    tokio::select! {
+        pulled = pulling => pulled.map_err(std::io::Error::other)??,
+        // It leaves nothing half installed, wherever it ends.
+        signal = interrupts.wait() => return Err(Failure::PullInterrupted(signal)),
+    };
+    call().await
 }
 
-/// Pulls an environment and shows how far that is.
+fn is_missing(code: &str) -> bool {
+    matches!(code, "environment_cold" | "environment_stale")
+}
+
+/// Pulls an environment and shows how far that is. Blocks.
 pub(crate) fn pull(paths: &Paths, recipe: &Recipe) -> Result<Outcome, Failure> {
     let mut shown = Shown::start(recipe.name.as_str());
     let outcome = pyro_images::pull(&environments::store(paths), recipe, &mut shown);

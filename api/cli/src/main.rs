@@ -1,7 +1,7 @@
 //! `pyro`: disposable Linux workspaces on the command line.
 //!
-//! This crate is the edge: it reads flags, calls the daemon (workspaces) or the engine (one-shot runs,
-//! environments, doctor), and prints. It decides nothing about guests. Results go to standard output,
+//! This crate is the edge: it reads flags, calls the daemon (runs, workspaces) or the engine
+//! (environments, doctor), and prints. It decides nothing about guests. Results go to standard output,
 //! our own words to standard error; `--json` prints one document. It links statically, so it reads no
 //! name services and needs nothing of the host.
 
@@ -53,8 +53,12 @@ fn run(command: Command) -> Result<u8, Failure> {
             with_runtime(|runtime| runtime.block_on(commands::doctor::doctor(&args, &paths)))
         }
         Command::Env { command } => commands::env::env(command, &paths),
-        Command::Run(args) => with_runtime(|runtime| commands::run::run(args, &paths, runtime)),
-        Command::Demo(args) => with_runtime(|runtime| commands::demo::demo(&args, &paths, runtime)),
+        Command::Run(args) => {
+            with_runtime(|runtime| runtime.block_on(commands::run::run(args, &paths)))
+        }
+        Command::Demo(args) => {
+            with_runtime(|runtime| runtime.block_on(commands::demo::demo(&args, &paths)))
+        }
         Command::Workspace { command } => with_runtime(|runtime| {
             runtime.block_on(commands::workspace::workspace(command, &paths))
         }),
@@ -92,6 +96,14 @@ fn report(failure: Failure, json: bool, failed: u8) -> u8 {
                 Code::Interrupted,
                 "a signal ended the command; the daemon finishes what it was asked for",
                 "see what has become of it with `pyro workspace list`",
+            );
+            (told.to_api(), signal.exit_status())
+        }
+        Failure::PullInterrupted(signal) => {
+            let told = Error::new(
+                Code::Interrupted,
+                "a signal ended the pull; nothing is half installed",
+                "run it again",
             );
             (told.to_api(), signal.exit_status())
         }

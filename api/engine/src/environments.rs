@@ -41,16 +41,22 @@ pub fn list(paths: &Paths) -> Vec<Summary> {
     store(paths).list(Catalogue::builtin())
 }
 
-/// Opens an environment; `None` when it is not installed, or so old that it cannot be used.
+/// Opens an environment. One that is not installed, or so old that it cannot be used, is pulled
+/// first, or refused when `pull` is false. Blocks.
 ///
 /// # Errors
-/// The store's `environment_damaged` among others: that is never repaired silently.
-pub fn open_installed(paths: &Paths, recipe: &Recipe) -> Result<Option<Opened>> {
+/// The store's, among them `environment_cold` and `environment_damaged`: that is never repaired
+/// silently.
+pub fn open_or_pull(paths: &Paths, recipe: &Recipe, pull: bool) -> Result<Opened> {
     use pyro_images::Error::{EnvironmentCold, EnvironmentStale};
-    match store(paths).open(recipe) {
-        Ok(installed) => Ok(Some(installed.into())),
-        Err(EnvironmentCold { .. } | EnvironmentStale { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+    let store = store(paths);
+    match store.open(recipe) {
+        Err(EnvironmentCold { .. } | EnvironmentStale { .. }) if pull => {
+            tracing::info!(environment = %recipe.name, "pulling");
+            pyro_images::pull(&store, recipe, &mut pyro_images::Quiet)?;
+            Ok(store.open(recipe)?.into())
+        }
+        opened => Ok(opened?.into()),
     }
 }
 
@@ -76,9 +82,11 @@ impl From<Installed> for Opened {
         let Installed {
             kernel,
             modules,
+            network_modules: _,
             layers,
             manifest,
             state,
+            ..
         } = installed;
         let layers = layers
             .into_iter()
@@ -99,6 +107,7 @@ impl From<Installed> for Opened {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     #[test]
     fn an_unknown_name_is_answered_with_the_nearest() {
@@ -122,7 +131,9 @@ mod tests {
                 .all(|summary| summary.state == State::Cold)
         );
         let recipe = recipe("debian:12").expect("known");
-        assert!(open_installed(&paths, recipe).expect("no error").is_none());
+        let error = open_or_pull(&paths, recipe, false).expect_err("not installed");
+        assert_eq!(error.code().as_str(), "environment_cold");
+        assert_eq!(error.code().kind(), Kind::Conflict);
         assert!(!folder.path().join("none").exists());
     }
 }

@@ -224,6 +224,28 @@ codes! {
     NotUtf8 = "not_utf8",
     /// The file's content is another than expected.
     ContentChanged = "content_changed",
+    /// A secret that cannot be declared.
+    InvalidSecret = "invalid_secret",
+    /// The workspace has no secret of this name.
+    SecretNotFound = "secret_not_found",
+    /// The workspace has no service of this name.
+    ServiceNotFound = "service_not_found",
+    /// A service of this name runs already.
+    ServiceRunning = "service_running",
+    /// A service cannot be started, or there are too many.
+    ServiceNotStarted = "service_not_started",
+    /// A service was not ready in time, or ended before.
+    ServiceNotReady = "service_not_ready",
+    /// The workspace has no shell with this id.
+    ShellNotFound = "shell_not_found",
+    /// The shell's program has ended.
+    ShellClosed = "shell_closed",
+    /// There are as many shells as a workspace may have, or one cannot be opened.
+    ShellNotOpened = "shell_not_opened",
+    /// What runs in the shell does not take what is typed.
+    ShellBusy = "shell_busy",
+    /// The port of the host is taken or may not be used.
+    PortUnavailable = "port_unavailable",
     /// The patch cannot be read or does not fit.
     PatchRefused = "patch_refused",
     /// What changed has so many or so long paths that they cannot be listed.
@@ -279,11 +301,15 @@ impl Code {
             | Self::InvalidPath
             | Self::InvalidRequest
             | Self::SnapshotReserved
+            | Self::InvalidSecret
             | Self::NetworkUnavailable
             | Self::Store("unknown_environment") => Kind::Invalid,
             Self::WorkspaceNotFound
             | Self::ExecNotFound
             | Self::FileNotFound
+            | Self::SecretNotFound
+            | Self::ServiceNotFound
+            | Self::ShellNotFound
             | Self::SnapshotNotFound => Kind::NotFound,
             Self::WorkspaceAmbiguous
             | Self::WorkspaceNotRunning
@@ -292,12 +318,20 @@ impl Code {
             | Self::TooManyWorkspaces
             | Self::ContentChanged
             | Self::OutputExists
+            | Self::ServiceRunning
+            | Self::ShellClosed
+            | Self::ShellNotOpened
+            | Self::ShellBusy
+            | Self::PortUnavailable
             | Self::TooManySnapshots
-            | Self::SnapshotExists => Kind::Conflict,
+            | Self::SnapshotExists
+            | Self::Store("environment_cold" | "environment_stale") => Kind::Conflict,
             Self::FileKind
             | Self::PathEscapes
             | Self::NotUtf8
             | Self::PatchRefused
+            | Self::ServiceNotStarted
+            | Self::ServiceNotReady
             | Self::DiffTooLarge
             | Self::SourceRefused => Kind::Refused,
             Self::NoSpace | Self::Store("no_space") => Kind::NoSpace,

@@ -9,9 +9,11 @@ use axum::routing::{MethodFilter, on};
 use axum::{Json, Router};
 use pyro_client::operations::{Method, Operation, PathParameters, Streaming};
 use pyro_engine::Engine;
+use tokio::io::DuplexStream;
 
 use crate::body;
 use crate::context::Context;
+use crate::input::{self, Broken, Input, Peer};
 use crate::refusal::{Cause, Refusal};
 use crate::stream::{self, Source};
 
@@ -34,7 +36,7 @@ impl Api {
         self.on::<O, _, _>(move |context: Arc<Context>, request| {
             let handler = handler.clone();
             async move {
-                let (path, input, _) = parse::<O>(&context, request).await?;
+                let Parsed { path, input, .. } = parse::<O>(&context, request, false).await?;
                 let output = handler(Arc::clone(&context.engine), path, input).await?;
                 Ok(Json(output).into_response())
             }
@@ -49,15 +51,49 @@ impl Api {
         R: Future<Output = EngineResult<S>> + Send,
         S: Source<O>,
     {
+        self.streaming::<O, _, _, _>(false, move |engine, path, input, _| {
+            handler(engine, path, input)
+        })
+    }
+
+    /// Routes an operation that can stream and take standard input.
+    pub(crate) fn stream_with_input<O, F, R, S>(self, handler: F) -> Self
+    where
+        O: Streaming,
+        F: Fn(Arc<Engine>, O::Path, O::Input, Option<DuplexStream>) -> R,
+        F: Clone + Send + Sync + 'static,
+        R: Future<Output = EngineResult<S>> + Send,
+        S: Source<O>,
+    {
+        self.streaming::<O, _, _, _>(true, handler)
+    }
+
+    fn streaming<O, F, R, S>(self, takes_input: bool, handler: F) -> Self
+    where
+        O: Streaming,
+        F: Fn(Arc<Engine>, O::Path, O::Input, Option<DuplexStream>) -> R,
+        F: Clone + Send + Sync + 'static,
+        R: Future<Output = EngineResult<S>> + Send,
+        S: Source<O>,
+    {
         self.on::<O, _, _>(move |context: Arc<Context>, request| {
             let handler = handler.clone();
             async move {
-                let (path, input, events) = parse::<O>(&context, request).await?;
-                let source = handler(Arc::clone(&context.engine), path, input).await?;
+                let Parsed {
+                    path,
+                    input,
+                    events,
+                    follows,
+                } = parse::<O>(&context, request, takes_input).await?;
+                let (stdin, broken) = match follows {
+                    Some(Input { bytes, broken }) => (Some(bytes), broken),
+                    None => (None, Broken::never()),
+                };
+                let source = handler(Arc::clone(&context.engine), path, input, stdin).await?;
                 if events {
-                    return Ok(stream::response::<O, S>(&context, source));
+                    return Ok(stream::response::<O, S>(&context, source, broken));
                 }
-                let output = stream::result::<O, S>(&context, source).await?;
+                let output = stream::result::<O, S>(&context, source, broken).await?;
                 Ok(Json(output).into_response())
             }
         })
@@ -89,11 +125,21 @@ impl Api {
     }
 }
 
-/// What a request says, and whether it asks for events.
+/// What a request says.
+struct Parsed<O: Operation> {
+    path: O::Path,
+    input: O::Input,
+    /// Whether it asks for events.
+    events: bool,
+    /// Standard input.
+    follows: Option<Input>,
+}
+
 async fn parse<O: Operation>(
     context: &Context,
     request: Request<Body>,
-) -> Result<(O::Path, O::Input, bool), Refusal> {
+    takes_input: bool,
+) -> Result<Parsed<O>, Refusal> {
     let (mut parts, body) = request.into_parts();
     let path = if O::Path::NAMES.is_empty() {
         // axum has no parameters to offer where a path has none.
@@ -104,6 +150,7 @@ async fn parse<O: Operation>(
             .map_err(|error| Cause::PathParameter(error.body_text()))?;
         path
     };
+    let mut follows = None;
     let input = match O::INFO.method {
         Method::Get | Method::Delete => body::query(parts.uri.query())?,
         Method::Post | Method::Put | Method::Patch => {
@@ -111,8 +158,20 @@ async fn parse<O: Operation>(
             if let Some(query) = parts.uri.query().filter(|query| !query.is_empty()) {
                 return Err(Cause::Query(format!("{query:?} belongs into the body")).into());
             }
-            body::json(context, body, O::INFO.body_limit).await?
+            if takes_input && input::follows(&parts.headers) {
+                let peer = parts.extensions.get::<Peer>().cloned();
+                let (line, rest) = input::split(context, body, O::INFO.body_limit, peer).await?;
+                follows = Some(rest);
+                body::parse(&line)?
+            } else {
+                body::json(context, body, O::INFO.body_limit).await?
+            }
         }
     };
-    Ok((path, input, stream::wanted(&parts.headers)))
+    Ok(Parsed {
+        path,
+        input,
+        events: stream::wanted(&parts.headers),
+        follows,
+    })
 }

@@ -29,7 +29,12 @@ pub(crate) async fn json<T: DeserializeOwned>(
     let body = tokio::time::timeout(context.limits.body, collect(body, limit))
         .await
         .map_err(|_| Refusal::from(Cause::BodyTimeout))??;
-    let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
+    parse(&body)
+}
+
+/// The request in these bytes.
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    let text: &[u8] = if body.is_empty() { b"{}" } else { body };
     Ok(serde_json::from_slice(text).map_err(|error| Cause::Json(error.to_string()))?)
 }
 

@@ -19,6 +19,7 @@ use tokio::time::Sleep;
 use tracing::{debug, warn};
 
 use crate::context::Limits;
+use crate::input::Peer;
 use crate::refusal::{Cause, Refusal};
 use crate::stream::Streams;
 
@@ -40,6 +41,13 @@ pub(crate) async fn serve(
             return;
         }
     };
+    let other_end = match Peer::of(&stream) {
+        Ok(other_end) => other_end,
+        Err(error) => {
+            warn!(%error, "cannot serve a connection");
+            return;
+        }
+    };
     let streams = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(Impatient {
         stream,
@@ -53,7 +61,8 @@ pub(crate) async fn serve(
         .max_buf_size(BUFFER);
     let ended = if peer == limits.uid {
         let service = TowerToHyperService::new(router);
-        let service = service_fn(move |request| {
+        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(other_end.clone());
             let answer = hyper::service::Service::call(&service, request);
             let streams = Arc::clone(&streams);
             async move {

@@ -17,6 +17,9 @@ mod connection;
 mod context;
 mod daemon;
 mod idle;
+mod input;
+#[cfg(test)]
+mod input_tests;
 mod listener;
 mod log;
 mod metrics;

@@ -41,7 +41,7 @@ pub(crate) fn with(api: Api, context: Arc<Context>) -> Router {
 fn operations() -> Api {
     Api::default()
         .route::<op::Health, _, _>(async |e, _, _| Ok(e.health()))
-        .stream::<op::Run, _, _, _>(async |e, _, i| e.run(i).await)
+        .stream_with_input::<op::Run, _, _, _>(async |e, _, i, stdin| e.run_with_input(i, stdin).await)
         .route::<op::WorkspaceList, _, _>(async |e, _, _| Ok(e.list()))
         .route::<op::WorkspaceCreate, _, _>(async |e, _, i| e.create(i).await)
         .route::<op::WorkspaceStatus, _, _>(async |e, p, _| e.get(&p.w))

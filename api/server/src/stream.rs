@@ -17,6 +17,7 @@ use pyro_client::types::{ExecEvent, RunEvent};
 use pyro_engine::{ExecStream, RunStream};
 
 use crate::context::Context;
+use crate::input::Broken;
 use crate::refusal::{Cause, Refusal};
 
 /// Something that gives the events of `O`. Dropping it ends the operation.
@@ -83,6 +84,7 @@ pub(crate) fn wanted(headers: &HeaderMap) -> bool {
 pub(crate) async fn result<O: Streaming, S: Source<O>>(
     context: &Context,
     mut source: S,
+    mut broken: Broken,
 ) -> Result<O::Output, Refusal> {
     let mut ending = context.ending.subscribe();
     let result = async {
@@ -97,17 +99,24 @@ pub(crate) async fn result<O: Streaming, S: Source<O>>(
         biased;
         result = result => result,
         _ = ending.wait_for(|ending| *ending) => Err(Cause::Ending.into()),
+        () = broken.wait() => Err(Cause::BodyBroken("the client went away".into()).into()),
     }
 }
 
 /// The events as a response.
-pub(crate) fn response<O: Streaming, S: Source<O>>(context: &Arc<Context>, source: S) -> Response {
+pub(crate) fn response<O: Streaming, S: Source<O>>(
+    context: &Arc<Context>,
+    source: S,
+    broken: Broken,
+) -> Response {
     struct State<S> {
         source: S,
+        broken: Broken,
         ending: tokio::sync::watch::Receiver<bool>,
     }
     let state = State {
         source,
+        broken,
         ending: context.ending.subscribe(),
     };
     let lines = stream::unfold(Some(state), |state| async move {
@@ -120,6 +129,8 @@ pub(crate) fn response<O: Streaming, S: Source<O>>(context: &Arc<Context>, sourc
             _ = state.ending.wait_for(|ending| *ending) => {
                 O::Event::failed(Refusal::from(Cause::Ending).error)
             }
+            // Nobody is there to be told.
+            () = state.broken.wait() => return None,
         };
         let last = event.is_last();
         let mut line = serde_json::to_vec(&event).expect("the API's types are JSON");

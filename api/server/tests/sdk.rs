@@ -7,21 +7,13 @@ use std::time::Duration;
 use common::Server;
 use pyro_client::types::{
     ApplyPatch, CreateSnapshot, CreateWorkspace, Encoding, ExecRequest, Export, ExportDisk,
-    ListFiles, NetworkPolicy, ReadFile, Reset, RunRequest, SyncPush, UpdateWorkspace, WriteFile,
+    ListFiles, ReadFile, Reset, RunRequest, SyncPush, UpdateWorkspace, WriteFile,
 };
 use pyro_client::{Client, ClientError};
 use pyro_server::Limits;
 
 fn run() -> RunRequest {
-    RunRequest {
-        environment: "nothing:0".into(),
-        command: vec!["true".into()],
-        vcpu_count: 1,
-        mem_mib: 1024,
-        timeout_seconds: 30,
-        ttl_seconds: 600,
-        network: NetworkPolicy::Off,
-    }
+    RunRequest::new("nothing:0", ["true"])
 }
 
 /// Calls every method on a workspace that does not exist; gives each method's name and error code.
@@ -45,6 +37,7 @@ async fn call_all(client: &Client) -> Vec<(&'static str, String)> {
     call!(health());
     call!(run(&run()));
     call!(run_stream(&run()));
+    call!(run_stream_with_input(&run(), tokio::io::empty()));
     call!(list());
     call!(create(&CreateWorkspace::new("nothing:0")));
     call!(get(w));

@@ -34,13 +34,13 @@ pub(super) struct Idle {
 pub(super) fn measure(pyro: &mut Command) -> Result<Idle> {
     let mut child = pyro.stdout(Stdio::null()).spawn()?;
     thread::sleep(IDLE_AFTER);
-    let seen = look(child.id());
+    let seen = look();
     child.wait()?;
     seen
 }
 
-fn look(pyro: u32) -> Result<Idle> {
-    let monitor = monitor_of(pyro)?;
+fn look() -> Result<Idle> {
+    let monitor = monitor()?;
     let smaps = fs::read_to_string(format!("/proc/{monitor}/smaps"))?;
     let (private_kib, guest_kib) =
         divide(&smaps, GUEST_MIB << 20).context("the guest's memory is not found")?;
@@ -58,24 +58,14 @@ fn look(pyro: u32) -> Result<Idle> {
     })
 }
 
-/// The process called `pyro-vmm` whose parent is `pyro`.
-fn monitor_of(pyro: u32) -> Result<u32> {
+/// The one process called `pyro-vmm`.
+fn monitor() -> Result<u32> {
     for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
-            continue;
-        };
-        // PID (NAME) STATE PARENT ...
-        let parent = stat
-            .rsplit_once(") ")
-            .and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
-        if parent == Some(pyro) && stat.contains("(pyro-vmm)") {
+        if fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name == "pyro-vmm\n") {
             return Ok(pid);
         }
     }

@@ -13,7 +13,7 @@ use super::{BIN, ENVIRONMENT, GUEST_MIB, IMAGES, PROGRAMS, idle, workspace};
 /// Boots that are counted, after one that warms caches up.
 const RUNS: usize = 3;
 
-/// One cold boot that runs `true`, in milliseconds.
+/// One cold boot that runs `true`, with a daemon that runs already, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Boot {
     /// From the start of `pyro` to the agent's greeting: the whole process less what came after

@@ -86,7 +86,7 @@ fn not_started() {
 
     let result = host.run_json("debian:12-base", &[], &["/etc/passwd"]);
     assert_eq!(result["exit_code"], 126, "{result}");
-    assert_eq!(result["failure"]["code"], "command_not_executable");
+    assert_eq!(result["error"]["code"], "command_not_executable");
     host.assert_clean();
 }
 

@@ -19,7 +19,11 @@ pub(crate) fn tests() -> Vec<Test> {
             "a_killed_monitor_is_reported_and_leaves_nothing",
             killed_monitor,
         ),
-        ("after_a_killed_pyro_the_next_run_tidies_up", killed_pyro),
+        ("a_killed_pyro_leaves_nothing", killed_pyro),
+        (
+            "after_a_killed_daemon_the_next_run_tidies_up",
+            killed_daemon,
+        ),
         ("a_closed_output_ends_the_guest", closed_output),
         (
             "a_crashed_guest_is_told_from_a_failed_command",
@@ -59,7 +63,7 @@ fn termination() {
 fn killed_monitor() {
     let host = Host::new();
     let running = host.start("debian:12-base", FOREVER);
-    kill("KILL", running.pids().1);
+    kill("KILL", running.pids().2);
     let output = running.wait();
     assert_eq!(code(&output), 125, "{output:?}");
     assert!(
@@ -75,6 +79,19 @@ fn killed_pyro() {
     kill("KILL", running.pids().0);
     // Waits for the monitor's end too.
     running.wait();
+    host.assert_clean();
+}
+
+fn killed_daemon() {
+    let host = Host::new();
+    let running = host.start("debian:12-base", FOREVER);
+    kill("KILL", running.pids().1);
+    let output = running.wait();
+    assert_eq!(code(&output), 125, "{output:?}");
+    assert!(
+        text(&output.stderr).starts_with("error[daemon_connection_lost]: "),
+        "{output:?}"
+    );
     assert_eq!(host.leftovers().len(), 1);
 
     let output = host.run("debian:12-base", &[], &["true"]);
@@ -124,15 +141,16 @@ fn time_to_live() {
 
 /// A file system of a given size that is unmounted when dropped.
 struct Small<'a> {
+    /// Its state folder is in the small one.
     host: &'a Host,
 }
 
 impl Small<'_> {
     fn mount<'a>(host: &'a Host, size: &str) -> Option<Small<'a>> {
-        std::fs::create_dir(host.path("small")).expect("made");
+        std::fs::create_dir(host.path("state")).expect("made");
         let status = Command::new("mount")
             .args(["-t", "tmpfs", "-o", size, "tmpfs"])
-            .arg(host.path("small"))
+            .arg(host.path("state"))
             .status();
         status
             .is_ok_and(|status| status.success())
@@ -141,38 +159,16 @@ impl Small<'_> {
     }
 
     fn run(&self, script: &str) -> Output {
-        let args = [
-            "run",
-            "debian:12-base",
-            "--timeout-seconds",
-            "240",
-            "--",
-            "sh",
-            "-c",
-            script,
-        ];
-        let mut command = self.host.command(&args);
-        command
-            .env("PYRO_STATE_DIR", self.host.path("small/state"))
-            .output()
-            .expect("starts")
-    }
-
-    /// Names in the folder of run directories, without its lock.
-    fn leftovers(&self) -> usize {
-        let entries = std::fs::read_dir(self.host.path("small/state/runs"))
-            .into_iter()
-            .flatten();
-        entries
-            .flatten()
-            .filter(|entry| entry.file_name() != ".lock")
-            .count()
+        self.host.run("debian:12-base", &[], &["sh", "-c", script])
     }
 }
 
 impl Drop for Small<'_> {
     fn drop(&mut self) {
-        let path = self.host.path("small");
+        if let Some(daemon) = self.host.daemon() {
+            kill("KILL", daemon);
+        }
+        let path = self.host.path("state");
         wait_until("nothing uses the small disk any more", || {
             Command::new("umount")
                 .arg(&path)
@@ -184,7 +180,7 @@ impl Drop for Small<'_> {
 
 fn full_disk() -> Completion {
     let host = Host::new();
-    let Some(small) = Small::mount(&host, "size=160m") else {
+    let Some(small) = Small::mount(&host, "size=160m,mode=0700") else {
         return Completion::ignored_with("mounting a small disk needs root");
     };
     let script = "dd if=/dev/zero of=/root/big bs=1M count=400 2>&1 | tail -n 3; sync
@@ -194,16 +190,16 @@ fn full_disk() -> Completion {
     let words = text(&output.stdout);
     assert!(words.contains("No space left on device"), "{words}");
     assert!(words.ends_with("more\n"), "{words}");
-    assert_eq!(small.leftovers(), 0);
+    host.assert_clean();
 
     // Now the host itself has no space: nothing is even begun.
-    std::fs::write(host.path("small/filler"), vec![1; 110 << 20]).expect("written");
+    std::fs::write(host.path("state/filler"), vec![1; 110 << 20]).expect("written");
     let output = small.run("true");
     assert_eq!(code(&output), 125, "{output:?}");
     assert!(
         text(&output.stderr).starts_with("error[no_space]: "),
         "{output:?}"
     );
-    assert_eq!(small.leftovers(), 0);
+    host.assert_clean();
     Completion::Completed
 }

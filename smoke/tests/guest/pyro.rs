@@ -85,17 +85,25 @@ impl Host {
         let stdout = child.stdout.as_mut().expect("a pipe");
         std::io::Read::read_exact(stdout, &mut said).expect("the guest speaks");
         assert_eq!(&said, b"ready\n");
-        let monitor = children(child.id());
+        let daemon = self.daemon().expect("it runs");
+        let monitor = children(daemon);
         assert_eq!(monitor.len(), 1, "exactly the monitor: {monitor:?}");
         Running {
             child,
+            daemon,
             monitor: monitor[0],
         }
     }
 
-    /// Asserts that no run left a directory here.
+    /// The process id of this state folder's daemon, while it runs.
+    pub(crate) fn daemon(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.path("state/daemon.lock")).ok()?;
+        text.trim().parse().ok().filter(|pid| exists(*pid))
+    }
+
+    /// Asserts that no run leaves a directory here. Who was interrupted does not wait for that.
     pub(crate) fn assert_clean(&self) {
-        assert_eq!(self.leftovers(), Vec::<String>::new());
+        wait_until("the run directory is gone", || self.leftovers().is_empty());
     }
 
     /// The run directories that are there.
@@ -106,6 +114,16 @@ impl Host {
             .flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
         names.filter(|name| name != ".lock").collect()
+    }
+}
+
+/// The daemon does not outlive its folder.
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(daemon) = self.daemon() {
+            kill("KILL", daemon);
+            wait_until("the daemon is gone", || !exists(daemon));
+        }
     }
 }
 
@@ -120,13 +138,14 @@ fn words<'a>(environment: &'a str, flags: &[&'a str], command: &[&'a str]) -> Ve
 /// A run in the background.
 pub(crate) struct Running {
     child: Child,
+    daemon: u32,
     monitor: u32,
 }
 
 impl Running {
-    /// Process ids of `pyro` and of its monitor.
-    pub(crate) fn pids(&self) -> (u32, u32) {
-        (self.child.id(), self.monitor)
+    /// Process ids of `pyro`, of its daemon, and of the monitor.
+    pub(crate) fn pids(&self) -> (u32, u32, u32) {
+        (self.child.id(), self.daemon, self.monitor)
     }
 
     /// Goes away as the reader of its standard output.

@@ -13,6 +13,10 @@ pub(crate) fn serve(args: &Serve, paths: Paths) -> Result<u8, Failure> {
     let mut options = Options {
         on_demand: args.on_demand,
         log: std::env::var("PYRO_LOG").ok().filter(|log| !log.is_empty()),
+        engine: pyro_engine::Options {
+            debug_console: std::env::var_os("PYRO_DEBUG_CONSOLE").is_some_and(|v| !v.is_empty()),
+            ..pyro_engine::Options::default()
+        },
         ..Options::default()
     };
     if !args.on_demand {

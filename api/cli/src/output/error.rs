@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     Told(Box<ApiError>),
     /// A signal asked us to stop while the daemon works on.
     Interrupted(Interrupt),
+    /// A signal ended a pull of ours.
+    PullInterrupted(Interrupt),
     /// Our own output cannot be written.
     Output(io::Error),
 }

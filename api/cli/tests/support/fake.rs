@@ -50,12 +50,21 @@ impl Fake {
 
     /// Waits for a request whose line contains this, and gives its body.
     pub fn expect(&self, part: &str) -> Value {
+        serde_json::from_slice(&self.body(part)).unwrap_or(Value::Null)
+    }
+
+    /// Waits for the whole standard input of a run.
+    pub fn input(&self) -> Vec<u8> {
+        self.body("INPUT")
+    }
+
+    fn body(&self, part: &str) -> Vec<u8> {
         let (_, body) = self
             .requests
             .iter()
             .find(|(line, _)| line.contains(part))
             .unwrap();
-        serde_json::from_slice(&body).unwrap_or(Value::Null)
+        body
     }
 }
 
@@ -73,7 +82,7 @@ fn converse(
         if reader.read_line(&mut first).ok()? == 0 {
             return None;
         }
-        let mut length = 0;
+        let (mut length, mut chunked) = (0, false);
         loop {
             let mut header = String::new();
             reader.read_line(&mut header).ok()?;
@@ -81,9 +90,14 @@ fn converse(
             if let Some(value) = header.strip_prefix("content-length:") {
                 length = value.trim().parse().ok()?;
             }
+            chunked |= header == "transfer-encoding: chunked";
             if header.is_empty() {
                 break;
             }
+        }
+        if chunked {
+            // A run's request; what follows is its standard input.
+            length = chunk(&mut reader)?;
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
@@ -115,7 +129,30 @@ fn converse(
                 write!(writer, "0\r\n\r\n").ok()?;
             }
         }
+        if chunked {
+            let mut input = Vec::new();
+            loop {
+                let mut end = String::new();
+                reader.read_line(&mut end).ok()?;
+                let length = chunk(&mut reader)?;
+                let start = input.len();
+                input.resize(start + length, 0);
+                reader.read_exact(&mut input[start..]).ok()?;
+                if length == 0 {
+                    break;
+                }
+            }
+            requests.send(("INPUT".to_string(), input)).ok()?;
+            return None;
+        }
     }
+}
+
+/// How long the next chunk is.
+fn chunk(reader: &mut impl BufRead) -> Option<usize> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    usize::from_str_radix(line.trim(), 16).ok()
 }
 
 fn respond(writer: &mut impl Write, document: &Value) -> Option<()> {

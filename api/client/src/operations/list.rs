@@ -54,7 +54,7 @@ operations! {
     Health = "health": Get "/v1/health" (Top, Nothing) -> types::Health, sdk ["health"];
     /// Runs one command in a fresh VM that leaves nothing behind.
     Run = "run": Post "/v1/runs" (Top, types::RunRequest) -> types::RunResult,
-        sdk ["run", "run_stream"], streams types::RunEvent;
+        sdk ["run", "run_stream", "run_stream_with_input"], streams types::RunEvent;
     /// Lists all workspaces, most recent activity first.
     WorkspaceList = "workspace_list": Get "/v1/workspaces" (Top, Nothing) -> types::WorkspaceList,
         sdk ["list"];

@@ -17,6 +17,8 @@ pub use path::{InExec, InSnapshot, InWorkspace, PathParameters, Top};
 
 /// The media type of a stream of events, one JSON document a line.
 pub const NDJSON: &str = "application/x-ndjson";
+/// The media type of a request on one line that standard input follows, as it is, to the body's end.
+pub const INPUT: &str = "application/vnd.pyro.input";
 /// The response header with the operation's id, as it is in the daemon's log.
 pub const OPERATION_ID_HEADER: &str = "pyro-operation-id";
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncRead;
+
 use super::{Client, ClientError, ExecStream, Result, RunStream};
 use crate::operations::{self as op, InExec, InSnapshot, InWorkspace, Nothing, Top};
 use crate::types::{
@@ -49,6 +51,18 @@ impl Client {
     /// Runs one command in a fresh VM; its output comes as it is written.
     pub async fn run_stream(&self, request: &RunRequest) -> Result<RunStream> {
         self.pool.stream::<op::Run>(Top {}, request).await
+    }
+
+    /// The same; the command's standard input comes from `stdin`, as fast as the guest takes it.
+    /// Nothing is read of it for a run that is refused, nor after the command's end.
+    pub async fn run_stream_with_input(
+        &self,
+        request: &RunRequest,
+        stdin: impl AsyncRead + Send + 'static,
+    ) -> Result<RunStream> {
+        self.pool
+            .stream_with_input::<op::Run>(Top {}, request, stdin)
+            .await
     }
 
     /// Makes a workspace and boots it.

@@ -9,17 +9,20 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Request, Response, header};
+use hyper::{Request, Response, header, http::request};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::io::AsyncRead;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::body::RequestBody;
 use super::stream::EventStream;
 use super::{ClientError, Result, socket};
-use crate::operations::{Info, Method, NDJSON, Operation, PathParameters, Streaming};
+use crate::operations::{Event, INPUT, Info, Method, NDJSON, Operation, PathParameters, Streaming};
 use crate::types::ErrorBody;
 
 /// Connections that are kept for later calls.
@@ -38,7 +41,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
 /// One connection. It ends with this value.
 #[derive(Debug)]
 pub(super) struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<RequestBody>,
     driver: JoinHandle<()>,
 }
 
@@ -116,7 +119,7 @@ impl Pool {
     /// Sends a request and gives the head of the answer with the connection that its body comes on.
     async fn send(
         &self,
-        mut request: Request<Full<Bytes>>,
+        mut request: Request<RequestBody>,
     ) -> Result<(Connection, Response<Incoming>)> {
         // Only a connection that was kept can be stale, and each that is stale is gone then.
         while let Some(mut connection) = self.kept() {
@@ -189,7 +192,29 @@ impl Pool {
         path: O::Path,
         input: &O::Input,
     ) -> Result<EventStream<O::Event>> {
-        let request = request::<O>(&path, input, NDJSON)?;
+        self.events(request::<O>(&path, input, NDJSON)?).await
+    }
+
+    /// The same for one that takes standard input.
+    pub(super) async fn stream_with_input<O: Streaming>(
+        &self,
+        path: O::Path,
+        input: &O::Input,
+        stdin: impl AsyncRead + Send + 'static,
+    ) -> Result<EventStream<O::Event>> {
+        let line = serde_json::to_vec(input).map_err(unsendable)?;
+        let (accept, accepted) = oneshot::channel();
+        let request = builder(&O::INFO, target(&O::INFO, &path), NDJSON)
+            .header(header::CONTENT_TYPE, INPUT)
+            .body(RequestBody::with_input(line, stdin, accepted))
+            .map_err(unsendable)?;
+        let events = self.events(request).await?;
+        // The connection may be gone already; whoever takes the events is told.
+        let _ = accept.send(());
+        Ok(events)
+    }
+
+    async fn events<E: Event>(&self, request: Request<RequestBody>) -> Result<EventStream<E>> {
         let (connection, response) = self.send(request).await?;
         if !response.status().is_success() {
             return Err(self.refusal(connection, response).await);
@@ -201,7 +226,7 @@ impl Pool {
     pub(super) async fn document(&self, path: &'static str) -> Result<Bytes> {
         let request = Request::get(path)
             .header(header::HOST, "pyro")
-            .body(Full::default())
+            .body(RequestBody::document(Bytes::new()))
             .map_err(unsendable)?;
         let (connection, response) = self.send(request).await?;
         if !response.status().is_success() {
@@ -215,7 +240,7 @@ fn request<O: Operation>(
     path: &O::Path,
     input: &O::Input,
     accept: &str,
-) -> Result<Request<Full<Bytes>>> {
+) -> Result<Request<RequestBody>> {
     let mut target = target(&O::INFO, path);
     let mut body = Bytes::new();
     match O::INFO.method {
@@ -230,15 +255,21 @@ fn request<O: Operation>(
             body = serde_json::to_vec(input).map_err(unsendable)?.into();
         }
     }
-    let mut builder = Request::builder()
-        .method(O::INFO.method.as_str())
-        .uri(target)
-        .header(header::HOST, "pyro")
-        .header(header::ACCEPT, accept);
+    let mut builder = builder(&O::INFO, target, accept);
     if !body.is_empty() {
         builder = builder.header(header::CONTENT_TYPE, "application/json");
     }
-    builder.body(Full::new(body)).map_err(unsendable)
+    builder
+        .body(RequestBody::document(body))
+        .map_err(unsendable)
+}
+
+fn builder(info: &Info, target: String, accept: &str) -> request::Builder {
+    Request::builder()
+        .method(info.method.as_str())
+        .uri(target)
+        .header(header::HOST, "pyro")
+        .header(header::ACCEPT, accept)
 }
 
 /// The path with its parameters filled in.

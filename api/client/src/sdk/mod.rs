@@ -1,5 +1,6 @@
 //! The client of the daemon.
 
+mod body;
 mod calls;
 mod connection;
 mod error;

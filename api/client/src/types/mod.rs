@@ -39,6 +39,9 @@ pub const MAX_READ_BYTES: u64 = 16 << 20;
 /// Bytes of each of a command's streams that are kept: the first half and the last half of it.
 pub const CAPTURE_BYTES: u64 = 1 << 20;
 
+const fn pull() -> bool {
+    true
+}
 const fn vcpu_count() -> u64 {
     DEFAULT_VCPU_COUNT
 }

@@ -4,15 +4,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ApiError, ExecState, NetworkPolicy, mem_mib, timeout_seconds, ttl_seconds, vcpu_count,
+    ApiError, ExecState, NetworkPolicy, mem_mib, pull, timeout_seconds, ttl_seconds, vcpu_count,
 };
 
 /// Asks for one command in a fresh VM that leaves nothing behind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunRequest {
-    /// The environment, such as `debian:12`. Pulled first when it is not installed.
+    /// The environment, such as `debian:12`.
     pub environment: String,
+    /// Whether an environment that is not installed is pulled first, which takes a minute or so;
+    /// otherwise that is refused as `environment_cold`.
+    #[serde(default = "pull")]
+    pub pull: bool,
     /// Program and arguments. No shell is involved.
     pub command: Vec<String>,
     /// Virtual CPUs.
@@ -30,6 +34,25 @@ pub struct RunRequest {
     /// What the guest may reach.
     #[serde(default)]
     pub network: NetworkPolicy,
+}
+
+impl RunRequest {
+    /// A run of `command` in `environment` with all defaults.
+    pub fn new<S: Into<String>>(
+        environment: impl Into<String>,
+        command: impl IntoIterator<Item = S>,
+    ) -> Self {
+        Self {
+            environment: environment.into(),
+            pull: pull(),
+            command: command.into_iter().map(Into::into).collect(),
+            vcpu_count: vcpu_count(),
+            mem_mib: mem_mib(),
+            timeout_seconds: timeout_seconds(),
+            ttl_seconds: ttl_seconds(),
+            network: NetworkPolicy::Off,
+        }
+    }
 }
 
 /// How a run ended.
@@ -51,6 +74,10 @@ pub struct RunResult {
     pub stdout: String,
     /// Standard error, likewise.
     pub stderr: String,
+    /// Bytes of standard output, also those that are not kept.
+    pub stdout_bytes: u64,
+    /// Bytes of standard error, likewise.
+    pub stderr_bytes: u64,
     /// Whether some of standard output is missing above.
     pub stdout_truncated: bool,
     /// Whether some of standard error is missing above.
@@ -67,7 +94,7 @@ pub struct RunResult {
     pub command_ms: f64,
     /// Milliseconds from the monitor's start until the VM was gone.
     pub total_ms: f64,
-    /// Why the command did not start.
+    /// Why the command did not start, or that it was the VM's time to live that was up.
     pub error: Option<ApiError>,
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ApiError, mem_mib, ttl_seconds, vcpu_count};
+use super::{ApiError, mem_mib, pull, ttl_seconds, vcpu_count};
 
 /// What a guest may reach.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -45,8 +45,12 @@ pub enum WorkspaceState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateWorkspace {
-    /// The environment, such as `debian:12`. Pulled first when it is not installed.
+    /// The environment, such as `debian:12`.
     pub environment: String,
+    /// Whether an environment that is not installed is pulled first, which takes a minute or so;
+    /// otherwise that is refused as `environment_cold`.
+    #[serde(default = "pull")]
+    pub pull: bool,
     /// Virtual CPUs.
     #[serde(default = "vcpu_count")]
     pub vcpu_count: u64,
@@ -76,6 +80,7 @@ impl CreateWorkspace {
     pub fn new(environment: impl Into<String>) -> Self {
         Self {
             environment: environment.into(),
+            pull: pull(),
             vcpu_count: vcpu_count(),
             mem_mib: mem_mib(),
             ttl_seconds: ttl_seconds(),

@@ -10,6 +10,7 @@ use pyro_rootfs::tree::{PackedFiles, Quota, StackFiles, Tree};
 
 use super::delete::erase;
 use super::launcher::open_pinned;
+use super::secrets::{self, Secrets};
 use super::slot::Slot;
 use super::{Engine, blocking, to_the_end};
 use crate::environments;
@@ -24,7 +25,8 @@ use crate::run_dir::quota_bytes;
 const QUOTA_INODES: u64 = 1_000_000;
 
 impl Engine {
-    /// Makes a workspace: pulls its environment when it is missing, seeds `/workspace`, boots the
+    /// Makes a workspace: pulls its environment when it is missing (unless
+    /// that is to be refused), seeds `/workspace`, boots the
     /// guest, and answers when it is ready. When anything of it fails, nothing is left.
     pub async fn create(self: &Arc<Self>, request: CreateWorkspace) -> Result<Workspace> {
         let limits = check(&request)?;
@@ -33,10 +35,14 @@ impl Engine {
             let _occupied = engine.occupancy.enter();
             engine.check_host().await?;
             engine.check_room()?;
-            let environment = engine.environment(&request.environment).await?;
+            let environment = engine
+                .environment(&request.environment, request.pull)
+                .await?;
             let record = record(&request, limits, environment)?;
+            let declared = request.secrets;
+            let secrets = blocking(move || Secrets::declared(&declared)).await?;
             engine
-                .make(record, request.seed_path.map(PathBuf::from))
+                .make(record, request.seed_path.map(PathBuf::from), secrets)
                 .await
         })
         .await
@@ -54,42 +60,43 @@ impl Engine {
         ))
     }
 
-    /// The environment as it is installed now; it is pulled when it is not.
-    async fn environment(&self, name: &str) -> Result<Pinned> {
+    /// The environment as it is installed now; one that is not is pulled or refused.
+    async fn environment(&self, name: &str, pull: bool) -> Result<Pinned> {
         let recipe = environments::recipe(name)?;
         let paths = self.paths.clone();
         let name = name.to_string();
         blocking(move || {
-            let opened = match environments::open_installed(&paths, recipe)? {
-                Some(opened) => opened.manifest,
-                None => {
-                    tracing::info!(environment = name, "pulling");
-                    let store = environments::store(&paths);
-                    pyro_images::pull(&store, recipe, &mut pyro_images::Quiet)?.manifest
-                }
-            };
+            let opened = environments::open_or_pull(&paths, recipe, pull)?;
             Ok(Pinned {
                 name,
-                manifest: opened,
+                manifest: opened.manifest,
             })
         })
         .await
     }
 
     /// Makes what the record says, and boots it.
-    async fn make(self: &Arc<Self>, record: Record, seed: Option<PathBuf>) -> Result<Workspace> {
+    async fn make(
+        self: &Arc<Self>,
+        record: Record,
+        seed: Option<PathBuf>,
+        secrets: Secrets,
+    ) -> Result<Workspace> {
         let id = record.workspace_id.clone();
         // The record comes first: whatever is made from here on belongs to it.
         let state = self.state.clone();
-        let record = blocking(move || {
+        let (record, secrets) = blocking(move || {
             let mut record = record;
             record.disk.top = Some(state.layers().create()?);
             state.create(&record)?;
-            Journal::new(&state.folder(&record.workspace_id), 0).open()?;
-            Ok(record)
+            let folder = state.folder(&record.workspace_id);
+            Journal::new(&folder, 0).open()?;
+            secrets.store(&folder)?;
+            Ok((record, secrets))
         })
         .await?;
         let slot = Arc::new(Slot::new(record, self.state.folder(&id)));
+        slot.living.set_secrets(secrets);
         let operation = self.begin_anyhow(&slot);
         let _alone = slot.life.write().await;
         self.index_mut().slots.insert(id.clone(), Arc::clone(&slot));
@@ -147,6 +154,7 @@ fn check(request: &CreateWorkspace) -> Result<Limits> {
         names::check_name(name)?;
     }
     names::check_labels(&request.labels)?;
+    secrets::check(&request.secrets)?;
     if request.network_policy != NetworkPolicy::Off {
         return Err(Error::new(
             Code::NetworkUnavailable,
@@ -191,6 +199,7 @@ fn record(request: &CreateWorkspace, limits: Limits, environment: Pinned) -> Res
         created_at: now,
         last_activity_at: now,
         seed: empty_seed(),
+        secrets: secrets::shown(&request.secrets),
         reset_count: 0,
         last_reset_at: None,
         phase: Phase::Creating,

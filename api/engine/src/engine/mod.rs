@@ -19,14 +19,19 @@ mod diff;
 mod disk;
 mod exec;
 mod files;
+mod jobs;
 mod launcher;
 mod life;
+mod living;
 mod occupancy;
 mod patches;
 mod push;
 mod reap;
 mod reconcile;
 mod run;
+mod secrets;
+mod services;
+mod shells;
 mod slot;
 mod snapshots;
 mod stack;
@@ -44,7 +49,8 @@ use pyro_client::types::{
 use tokio::sync::{Notify, watch};
 
 pub use exec::ExecStream;
-pub use run::RunStream;
+pub use shells::ShellStream;
+pub use run::{RunStream, check as check_run};
 
 use launcher::Launcher;
 use occupancy::Occupancy;

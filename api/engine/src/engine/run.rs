@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use pyro_client::types::{
-    ApiError, CAPTURE_BYTES, ExecState, NetworkPolicy, RunEvent, RunRequest, RunResult,
+    CAPTURE_BYTES, ExecState, NetworkPolicy, RunEvent, RunRequest, RunResult,
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
@@ -18,6 +18,7 @@ use crate::error::{Code, Error, Result};
 use crate::exec::Streams;
 use crate::limits::Wanted;
 use crate::oneshot::{self, CommandEnd, Prepared, Report, Request, Run};
+use crate::paths::Paths;
 
 /// Events that wait for whoever takes them.
 const EVENTS: usize = 8;
@@ -40,58 +41,41 @@ impl RunStream {
 }
 
 impl Engine {
-    /// Boots a VM for one command and leaves nothing behind, a missing environment pulled before.
-    /// What can be known before anything is made is checked before it answers.
+    /// Boots a VM for one command and leaves nothing behind. What can be known before anything is
+    /// made is checked before it answers; a missing environment is pulled then, unless that is to be
+    /// refused.
     ///
     /// # Errors
-    /// Those of limits, the command, the environment's name, and a host that cannot run guests.
+    /// Those of limits, the command, the environment, and a host that cannot run guests.
     pub async fn run(self: &Arc<Self>, request: RunRequest) -> Result<RunStream> {
-        if request.network != NetworkPolicy::Off {
-            return Err(Error::new(
-                Code::NetworkUnavailable,
-                "guests have no network yet",
-                "leave --network at `off`",
-            ));
-        }
+        self.run_with_input(request, None::<tokio::io::Empty>).await
+    }
+
+    /// The same; the command's standard input is read from `stdin` as fast as the guest takes it,
+    /// and is empty when there is none.
+    pub async fn run_with_input(
+        self: &Arc<Self>,
+        request: RunRequest,
+        stdin: Option<impl AsyncRead + Unpin + Send + 'static>,
+    ) -> Result<RunStream> {
         let recipe = environments::recipe(&request.environment)?;
-        let prepared = oneshot::prepare(
-            &self.paths,
-            Request {
-                argv: request.command.clone(),
-                env: BTreeMap::new(),
-                wanted: Wanted {
-                    vcpu_count: request.vcpu_count,
-                    memory_mib: request.mem_mib,
-                    timeout_seconds: request.timeout_seconds,
-                    ttl_seconds: request.ttl_seconds,
-                },
-                debug_console: self.options.debug_console,
-            },
-        )
-        .await?;
+        let prepared = oneshot::prepare(&self.paths, wanted(&request)?).await?;
+        let paths = self.paths.clone();
+        let open = move |pull| environments::open_or_pull(&paths, recipe, pull);
+        let opened = match request.pull {
+            true => Err(open),
+            false => Ok(blocking(move || open(false)).await?),
+        };
         let (sender, events) = mpsc::channel(EVENTS);
-        let engine = Arc::clone(self);
+        let occupied = self.occupancy.enter();
         tokio::spawn(async move {
-            let _occupied = engine.occupancy.enter();
-            let paths = engine.paths.clone();
-            let opened = blocking(
-                move || match environments::open_installed(&paths, recipe)? {
-                    Some(opened) => Ok(opened),
-                    None => {
-                        let store = environments::store(&paths);
-                        pyro_images::pull(&store, recipe, &mut pyro_images::Quiet)?;
-                        environments::open_installed(&paths, recipe)?.ok_or_else(|| {
-                            Error::new(
-                                Code::EnvironmentGone,
-                                "the environment is gone again after its pull",
-                                "try again; is a prune running?",
-                            )
-                        })
-                    }
-                },
-            );
-            let ended = match opened.await {
-                Ok(opened) => follow(prepared, opened, request, &sender).await,
+            let _occupied = occupied;
+            let opened = match opened {
+                Ok(opened) => Ok(opened),
+                Err(open) => blocking(move || open(true)).await,
+            };
+            let ended = match opened {
+                Ok(opened) => follow(prepared, opened, request, stdin, &sender).await,
                 Err(error) => Err(error),
             };
             let event = match ended {
@@ -110,17 +94,49 @@ impl Engine {
     }
 }
 
+/// Finds out whether a run can work on this host, without making anything.
+///
+/// # Errors
+/// As of [`Engine::run`], but for the environment.
+pub async fn check(paths: &Paths, request: &RunRequest) -> Result<()> {
+    oneshot::prepare(paths, wanted(request)?).await?;
+    Ok(())
+}
+
+fn wanted(request: &RunRequest) -> Result<Request> {
+    if request.network != NetworkPolicy::Off {
+        return Err(Error::new(
+            Code::NetworkUnavailable,
+            "guests have no network yet",
+            "leave --network out, or pass --network off",
+        ));
+    }
+    Ok(Request {
+        argv: request.command.clone(),
+        env: BTreeMap::new(),
+        wanted: Wanted {
+            vcpu_count: request.vcpu_count,
+            memory_mib: request.mem_mib,
+            timeout_seconds: request.timeout_seconds,
+            ttl_seconds: request.ttl_seconds,
+        },
+        // Nobody would see it.
+        debug_console: false,
+    })
+}
+
 /// Runs it to its end; `None` when nobody listened to the end.
 async fn follow(
     prepared: Prepared,
     opened: Opened,
     request: RunRequest,
+    stdin: Option<impl AsyncRead + Unpin>,
     sender: &mpsc::Sender<RunEvent>,
 ) -> Result<Option<RunResult>> {
     let (stdout, mut from_stdout) = tokio::io::duplex(CHUNK);
     let (stderr, mut from_stderr) = tokio::io::duplex(CHUNK);
     let streams = Streams {
-        stdin: None::<tokio::io::Empty>,
+        stdin,
         stdout,
         stderr,
     };
@@ -165,27 +181,33 @@ async fn relay(
 }
 
 fn result(request: RunRequest, report: Report, stdout: &Ends, stderr: &Ends) -> RunResult {
-    let (state, signal, failure) = match &report.end {
+    let told =
+        |code: Code, message: &str, remedy: &str| Some(Error::new(code, message, remedy).to_api());
+    let check = "check the command; `sh -c` runs a line of shell";
+    let (state, signal, error) = match &report.end {
         CommandEnd::Exited(_) => (ExecState::Exited, None, None),
         CommandEnd::Signalled(signal) => (ExecState::Signalled, Some(*signal), None),
+        CommandEnd::TimedOut if report.ttl_expired => (
+            ExecState::TimedOut,
+            None,
+            told(
+                Code::TtlExpired,
+                "the command was killed because the VM's time to live was up",
+                "pass a larger --ttl-seconds",
+            ),
+        ),
         CommandEnd::TimedOut => (ExecState::TimedOut, None, None),
         CommandEnd::NotFound(message) => (
             ExecState::NotStarted,
             None,
-            Some((Code::CommandNotFound, message)),
+            told(Code::CommandNotFound, message, check),
         ),
         CommandEnd::NotExecutable(message) => (
             ExecState::NotStarted,
             None,
-            Some((Code::CommandNotExecutable, message)),
+            told(Code::CommandNotExecutable, message, check),
         ),
     };
-    let error = failure.map(|(code, message)| ApiError {
-        code: code.as_str().to_string(),
-        message: message.clone(),
-        remedy: "check the command; `sh -c` runs a line of shell".to_string(),
-        detail: None,
-    });
     RunResult {
         environment: request.environment,
         command: request.command,
@@ -195,6 +217,8 @@ fn result(request: RunRequest, report: Report, stdout: &Ends, stderr: &Ends) -> 
         timed_out: report.end == CommandEnd::TimedOut,
         stdout: stdout.text(),
         stderr: stderr.text(),
+        stdout_bytes: stdout.total(),
+        stderr_bytes: stderr.total(),
         stdout_truncated: stdout.truncated(),
         stderr_truncated: stderr.truncated(),
         vcpu_count: request.vcpu_count,

@@ -1,27 +1,23 @@
 //! `pyro workspace create`.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal};
-use std::pin::pin;
-use std::time::Duration;
 
 use pyro_client::types::{CreateWorkspace, SeedKind, Workspace};
 use pyro_engine::environments;
 use pyro_engine::paths::Paths;
-use pyro_images::State;
 
 use super::{called, long, note_skipped};
 use crate::args::{Create, Label};
 use crate::daemon;
+use crate::environment::pulled_when_missing;
 use crate::input;
-use crate::output::{Failure, escape, hint, human, note, print, print_json};
-
-/// What cannot work is refused well within this time, a pull is not over.
-const REFUSED_WITHIN: Duration = Duration::from_secs(2);
+use crate::interrupt::Interrupts;
+use crate::output::{Failure, escape, hint, human, print, print_json};
 
 pub(super) async fn create(args: Create, paths: &Paths) -> Result<(), Failure> {
     let request = CreateWorkspace {
         environment: args.environment,
+        pull: false,
         vcpu_count: args.vcpu_count,
         mem_mib: args.mem_mib,
         ttl_seconds: args.ttl_seconds,
@@ -35,16 +31,11 @@ pub(super) async fn create(args: Create, paths: &Paths) -> Result<(), Failure> {
         labels: labels(args.labels)?,
     };
     let recipe = environments::recipe(&request.environment)?;
-    let cold = environments::store(paths).inspect(recipe).state == State::Cold;
     let client = daemon::client().await?;
-    let environment = &request.environment;
-    let workspace = if cold {
-        let doing = format!("pulling {environment}, then creating a workspace from it");
-        long(&doing, patient(client.create(&request), environment)).await?
-    } else {
-        let doing = format!("creating a workspace from {environment}");
-        long(&doing, client.create(&request)).await?
-    };
+    let doing = format!("creating a workspace from {}", request.environment);
+    let mut interrupts = Interrupts::install()?;
+    let create = || long(&doing, client.create(&request));
+    let workspace = pulled_when_missing(paths, recipe, &mut interrupts, create).await?;
     if args.json.json {
         print_json(&workspace)?;
     } else if args.id_only {
@@ -91,20 +82,6 @@ pub(super) fn labels(labels: Vec<Label>) -> Result<BTreeMap<String, String>, Fai
         }
     }
     Ok(map)
-}
-
-/// Says why it takes long, unless that is said on the live line, or the daemon refuses at once.
-async fn patient<T>(call: impl Future<Output = T>, environment: &str) -> T {
-    let mut call = pin!(call);
-    if let Ok(result) = tokio::time::timeout(REFUSED_WITHIN, &mut call).await {
-        return result;
-    }
-    if !io::stderr().is_terminal() {
-        note(&format!(
-            "pyro: {environment} is not installed: pulling it once, which takes a minute or so"
-        ));
-    }
-    call.await
 }
 
 #[cfg(test)]

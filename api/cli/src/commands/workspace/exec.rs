@@ -5,19 +5,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use pyro_client::types::{ExecEvent, ExecRecord, ExecRequest, ExecState};
 use pyro_client::{Client, ClientError};
 use pyro_engine::{Code, Error};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::args::Exec;
 use crate::daemon;
 use crate::input;
 use crate::interrupt::{Interrupt, Interrupts};
 use crate::output::{Failure, escape, hint, note, print, print_error, print_json, status};
-use crate::streams::unbuffered;
+use crate::streams::{pass_on, unbuffered};
 
 /// How long a cancelled command's record is waited for.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,23 +71,14 @@ async fn follow(
     while let Some(event) = stream.next().await? {
         match event {
             ExecEvent::Started { sequence: number } => sequence.set(Some(number)),
-            ExecEvent::Stdout { data } if !json => write(&mut stdout, &data).await?,
-            ExecEvent::Stderr { data } if !json => write(&mut stderr, &data).await?,
+            ExecEvent::Stdout { data } if !json => pass_on(&mut stdout, &data).await?,
+            ExecEvent::Stderr { data } if !json => pass_on(&mut stderr, &data).await?,
             ExecEvent::Stdout { .. } | ExecEvent::Stderr { .. } => {}
             ExecEvent::Ended { record } => return Ok(*record),
             ExecEvent::Failed { error } => return Err(error.into()),
         }
     }
     Err(ClientError::Broken { source: None }.into())
-}
-
-async fn write(to: &mut (impl AsyncWrite + Unpin), data: &str) -> Result<(), Failure> {
-    let data = BASE64.decode(data).map_err(|source| ClientError::Answer {
-        source: source.into(),
-    })?;
-    to.write_all(&data).await?;
-    to.flush().await?;
-    Ok(())
 }
 
 /// Makes sure that the command is cancelled, and gives its record. A second signal ends the waiting.
