@@ -6,6 +6,8 @@ SHELL := /bin/bash
 ENVIRONMENT ?= debian:12
 # What the guest-backed tests boot.
 TEST_ENVIRONMENTS ?= debian:12 debian:12-base debian:13-base
+# How often `make test-kills` kills.
+KILLS ?= 200
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 BIN := $(TARGET)/x86_64-unknown-linux-gnu/release
@@ -80,6 +82,14 @@ test-guest: build ## Tests on real guests: hardware KVM, or the emulated host
 		timeout --foreground --kill-after 30 2400 \
 		$(CARGO) test --locked --package pyro-smoke --test guest
 	@PYRO_HOST_NAME=test $(SMOKE) host stop >/dev/null 2>&1 || true
+
+.PHONY: test-kills
+test-kills: build ## KILLS (200) times kill -9 of daemon and monitors under load; nothing is lost or left
+	@$(BIN)/pyro env pull debian:12-base
+	@PYRO_TEST_KILLS=$(KILLS) PYRO_BIN=$(BIN)/pyro PYRO_HOST_NAME=kills \
+		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(SMOKE) run --" \
+		$(CARGO) test --locked --package pyro-smoke --test guest -- --exact kills_at_random_points_lose_and_leave_nothing
+	@PYRO_HOST_NAME=kills $(SMOKE) host stop >/dev/null 2>&1 || true
 
 .PHONY: test-host
 test-host: build ## Tests of the emulated host itself
