@@ -29,9 +29,11 @@
 //! **Terminals.** With [`Start::terminal`] the program has a terminal of its own: it leads a session
 //! whose controlling terminal that is, with job control, UTF-8, and `TERM=xterm-256color` unless its
 //! environment says otherwise. Input, output and errors are the terminal; there is always input, and
-//! an empty frame does not close it: write what the terminal takes for its end (^D, byte 4). Output
-//! is raw, with all control sequences. The job ends when the program does, not when the last process
-//! lets go of the terminal; what those that go on write then is thrown away.
+//! an empty frame does not close it: write what the terminal takes for its end (^D, byte 4). Of a line
+//! longer than 4095 bytes the kernel drops the rest, unless the program has set the terminal
+//! otherwise, as shells and editors do. Output is raw, with all control sequences. The job ends when
+//! the program does, not when the last process lets go of the terminal; what those that go on write
+//! then is thrown away.
 
 use serde::{Deserialize, Serialize};
 

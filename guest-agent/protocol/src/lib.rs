@@ -16,7 +16,7 @@
 //!
 //! An operation's stream belongs to it: when the host closes or half-closes its end before the last
 //! message, the operation is given up, and a program that runs is killed with all that it started,
-//! unless it is a job ([`Start`]). So standard input ends with an empty `Stdin` frame, not with the
+//! unless it is a job ([`Start`]). A connection that is made ([`Connect`]) ends as it says. So standard input ends with an empty `Stdin` frame, not with the
 //! stream. The agent stops reading a stream whose program does not read its input; a
 //! [`Request::Signal`] on a stream of its own passes such a queue, a `Signal` frame waits in it.
 //!

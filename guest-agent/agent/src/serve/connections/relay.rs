@@ -209,3 +209,99 @@ impl Direction {
         !self.waiting.is_empty() || (self.ended && !self.told)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::Shutdown as Side;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::serve::poller::{OperationId, Poller, Source};
+
+    const ID: OperationId = OperationId(1);
+
+    /// A connection, the host's end of it and the guest's.
+    fn connection() -> (Connection, UnixStream, UnixStream) {
+        let poller = Poller::new().unwrap();
+        let end = |source| {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            (Watched::new(OwnedFd::from(ours), source, &poller), theirs)
+        };
+        let (ours, host) = end(Source::Stream(ID));
+        let (peers, guest) = end(Source::Peer(ID));
+        (Connection::new(ours, Vec::new(), peers), host, guest)
+    }
+
+    /// Later than any check is due.
+    fn later() -> Instant {
+        Instant::now() + 2 * CHECK
+    }
+
+    #[test]
+    fn a_host_that_waits_for_an_answer_is_waited_for() {
+        let (mut connection, mut host, mut guest) = connection();
+        connection.relay().unwrap();
+        assert_eq!(connection.deadline(), None, "nothing to look after");
+        host.write_all(b"question").unwrap();
+        host.shutdown(Side::Write).unwrap();
+        connection.relay().unwrap();
+        let mut question = String::new();
+        guest.read_to_string(&mut question).unwrap();
+        assert_eq!(question, "question");
+        assert!(connection.deadline().is_some());
+        for _ in 0..3 {
+            connection.check_time(later()).unwrap();
+        }
+        guest.write_all(b"answer").unwrap();
+        drop(guest);
+        assert!(connection.relay().is_err(), "both have ended");
+        let mut answer = String::new();
+        host.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "answer");
+    }
+
+    #[test]
+    fn a_host_that_has_gone_is_found_out_though_the_guest_says_nothing() {
+        let (mut connection, host, _guest) = connection();
+        host.shutdown(Side::Write).unwrap();
+        connection.relay().unwrap();
+        connection.check_time(later()).unwrap();
+        drop(host);
+        connection.check_time(Instant::now()).unwrap();
+        assert!(connection.check_time(later() + CHECK).is_err());
+    }
+
+    #[test]
+    fn what_a_host_left_is_given_to_the_guest_as_long_as_it_takes_it() {
+        let (mut connection, mut host, mut guest) = connection();
+        host.set_nonblocking(true).unwrap();
+        // More than the guest's side holds.
+        let mut sent = 0;
+        loop {
+            match host.write(&[7; 65_536]) {
+                Ok(length) => sent += length,
+                Err(_) if connection.to_peer.writes() => break,
+                Err(_) => connection.relay().unwrap(),
+            }
+        }
+        drop(host);
+        let mut piece = vec![0; 32 << 10];
+        let mut now = later();
+        let mut got = 0;
+        while sent - got > 256 << 10 {
+            got += guest.read(&mut piece).unwrap();
+            connection.relay().unwrap();
+            now += 2 * CHECK;
+            if connection.moved {
+                connection.check_time(now).unwrap();
+            }
+        }
+        // It takes no more.
+        now += 2 * CHECK;
+        let _ = connection.check_time(now);
+        assert!(connection.check_time(now + 2 * CHECK).is_err());
+    }
+}
