@@ -51,7 +51,19 @@
 //! [`config::Limits`]. A peer that does not read is not read for: every queue is bounded and holds
 //! up its source.
 
+mod bucket;
 pub mod config;
 pub mod control;
+mod dns;
 pub mod egress;
+mod frames;
+mod inherit;
+mod network;
+mod peers;
+mod poller;
 pub mod process;
+mod published;
+mod sandbox;
+mod tcp;
+mod udp;
+mod wire;
