@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use tar::{EntryType, Header};
 
-use super::read::{CopyError, read_data};
+use super::read::read_data;
 use super::walk::{Item, MODE, Output, walk};
 use super::{ExportError, ExportLimits, ExportSummary, ReadTree};
 use crate::tree::{Ino, Name};
@@ -153,11 +153,7 @@ impl<W: Write> Output for Archive<'_, W> {
             at = offset + bytes.len() as u64;
             self.writer.write_all(bytes)
         });
-        match copied {
-            Ok(()) => {}
-            Err(CopyError::Read(errno)) => return Err(ExportError::read(item.path)(errno)),
-            Err(CopyError::Put(error)) => return Err(ExportError::write(item.path)(error)),
-        }
+        copied.map_err(|error| error.at(item.path))?;
         self.zeros(size - at + padding(size))
             .map_err(ExportError::write(item.path))
     }

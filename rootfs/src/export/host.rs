@@ -18,7 +18,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::read::{CopyError, read_data};
+use super::read::read_data;
 use super::walk::{Item, MODE, Output, walk};
 use super::{ExportError, ExportLimits, ExportSummary, ReadTree};
 use crate::tree::{Attr, Ino, Timestamp};
@@ -229,11 +229,7 @@ impl Output for Host<'_> {
         let copied = read_data(tree, &item.attr, &mut |offset, bytes| {
             file.write_all_at(bytes, offset)
         });
-        match copied {
-            Ok(()) => {}
-            Err(CopyError::Read(errno)) => return Err(ExportError::read(item.path)(errno)),
-            Err(CopyError::Put(error)) => return Err(ExportError::write(item.path)(error)),
-        }
+        copied.map_err(|error| error.at(item.path))?;
         file.set_len(item.attr.size)
             .map_err(ExportError::write(item.path))?;
         finish(&file, &item.attr, item.attr.mode)

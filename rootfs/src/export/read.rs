@@ -1,12 +1,14 @@
 //! What an export needs of a tree, and how it reads a file's content.
 
 use std::fs::File;
+use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
+use super::ExportError;
 use crate::tree::{Attr, Content, Cookie, DirEntry, FileType, Ino, Name, Tree};
 
 /// A tree that can be read. The methods mean what those of [`Tree`] mean.
@@ -136,6 +138,16 @@ pub(super) enum CopyError<E> {
     Read(Errno),
     /// The receiver does not want it.
     Put(E),
+}
+
+impl<E: Into<io::Error>> CopyError<E> {
+    /// The same of the file at `path`, to the output.
+    pub(super) fn at(self, path: &[u8]) -> ExportError {
+        match self {
+            Self::Read(errno) => ExportError::read(path)(errno),
+            Self::Put(error) => ExportError::write(path)(error),
+        }
+    }
 }
 
 /// Takes a piece of content and where it begins.

@@ -12,7 +12,9 @@ impl Tree {
     /// directories above it. `data_only` changes nothing but the promise.
     ///
     /// # Errors
-    /// `STALE`, and the host's own: then nothing is known of what is durable.
+    /// `STALE`, and the host's own: then nothing is known of what is durable. When it was the
+    /// content, every later sync fails as well until the file is emptied or removed: what the host
+    /// could not write it does not try again. All else is tried again.
     pub fn fsync(&mut self, ino: Ino, data_only: bool) -> Result<(), Errno> {
         let _ = data_only;
         self.view(ino)?;
@@ -22,7 +24,7 @@ impl Tree {
     /// Makes everything durable.
     ///
     /// # Errors
-    /// The host's own: then nothing is known of what is durable.
+    /// Those of [`Tree::fsync`], for any file.
     pub fn sync(&mut self) -> Result<(), Errno> {
         self.writable.sync_all()
     }

@@ -63,7 +63,8 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FreezeError {
-    /// What was written could not be made to last.
+    /// What was written could not be made to last; see [`Tree::fsync`](super::Tree::fsync) for
+    /// what helps.
     #[error("cannot sync the layer to be frozen")]
     Sync(#[source] rustix::io::Errno),
     /// The new writable layer does not open.

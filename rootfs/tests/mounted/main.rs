@@ -89,7 +89,7 @@ fn main() -> std::process::ExitCode {
             a_lost_content_is_never_synced, a_lost_content_that_was_closed_is_never_synced,
             a_failed_sync_writes_the_journal_anew, a_failed_rename_leaves_a_journal_that_goes_on,
             changes_are_refused_while_the_journal_cannot_be_written,
-            a_freeze_that_cannot_sync_changes_nothing, whatever_fails_what_was_synced_is_there,
+            a_record_cut_short_does_not_count, a_freeze_that_cannot_sync_changes_nothing, whatever_fails_what_was_synced_is_there,
             an_export_that_fails_leaves_nothing;
     };
     let unmountable = Stage::unavailable();

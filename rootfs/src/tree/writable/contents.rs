@@ -107,12 +107,7 @@ impl Contents {
             if unsynced.contains(&ino) {
                 reopened.insert(ino);
             }
-            let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let file = match openat(dir, file_name(ino), flags, Mode::empty()) {
-                // It was there when the journal said so.
-                Err(Errno::NOENT) => return Err(Errno::IO),
-                file => File::from(file?),
-            };
+            let file = open_own(dir, ino)?;
             trim(&file, size)?;
             Ok(file)
         })
@@ -224,10 +219,7 @@ impl Contents {
         let dir = &self.dir;
         let synced = self
             .open
-            .get_or_open(ino, || {
-                let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-                openat(dir, file_name(ino), flags, Mode::empty()).map(File::from)
-            })
+            .get_or_open(ino, || open_own(dir, ino))
             .and_then(|file| file.sync_data().map_err(|error| errno(&error)));
         self.synced(ino);
         if let Err(error) = synced {
@@ -241,6 +233,17 @@ impl Contents {
             self.dir_unsynced = false;
         }
         self.dir_lost.map_or(Ok(()), Err)
+    }
+}
+
+/// Opens the content file of `ino`, which has one.
+fn open_own(dir: impl AsFd, ino: Ino) -> Result<File, Errno> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    match openat(dir, file_name(ino), flags, Mode::empty()) {
+        Ok(file) => Ok(file.into()),
+        // It was there when the journal said so.
+        Err(Errno::NOENT) => Err(Errno::IO),
+        Err(error) => Err(error),
     }
 }
 

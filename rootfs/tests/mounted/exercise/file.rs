@@ -123,22 +123,10 @@ impl Exercised {
             }
             Action::MappedRead { offset, len } => self.read_mapped(offset, len),
             Action::Write { offset, len } => {
-                let bytes = bytes(n, len);
-                self.handles
-                    .file
-                    .write_all_at(&bytes, offset as u64)
-                    .unwrap();
-                self.wrote(offset, &bytes);
-                Ok(())
+                self.write(|handles| &handles.file, offset, bytes(n, len))
             }
             Action::DirectWrite { offset, len } => {
-                let bytes = bytes(n, len);
-                self.handles
-                    .direct
-                    .write_all_at(&bytes, offset as u64)
-                    .unwrap();
-                self.wrote(offset, &bytes);
-                Ok(())
+                self.write(|handles| &handles.direct, offset, bytes(n, len))
             }
             Action::MappedWrite { offset, len } => {
                 let bytes = bytes(n, self.within(offset, len));
@@ -147,7 +135,7 @@ impl Exercised {
                     let to = self.handles.mapped.as_mut_ptr().add(offset);
                     std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
                 }
-                self.wrote(offset.min(self.model.len()), &bytes);
+                self.wrote(offset, &bytes);
                 Ok(())
             }
             Action::MappedSync => {
@@ -239,6 +227,19 @@ impl Exercised {
             }
         }
         self.wrote(to_offset, bytes);
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        by: fn(&Handles) -> &File,
+        offset: usize,
+        bytes: Vec<u8>,
+    ) -> Result<(), Difference> {
+        by(&self.handles)
+            .write_all_at(&bytes, offset as u64)
+            .unwrap();
+        self.wrote(offset, &bytes);
         Ok(())
     }
 

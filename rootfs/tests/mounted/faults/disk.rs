@@ -137,6 +137,12 @@ impl<'a> Disk<'a> {
         names
     }
 
+    /// How long the journal's file is.
+    pub(super) fn journal_len(&self) -> u64 {
+        let journal = self.layers[self.frozen].join("journal");
+        journal.metadata().unwrap().len()
+    }
+
     /// Lets the kernel write back the content of `ino`, and tell somebody else of a failure.
     pub(super) fn write_back(&self, ino: Ino) {
         let content = self.layers[self.frozen].join(format!("content/{:x}", ino.0));

@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use pyro_rootfs::export::{
     Existing, ExportError, ExportLimits, Ext4Options, export_ext4, export_to_host,
 };
-use pyro_rootfs::tree::{FreezeError, Ino, RenameMode};
+use pyro_rootfs::tree::{FreezeError, Ino, RenameMode, XattrMode};
 use rustix::io::Errno;
 
 use self::disk::{Disk, name};
@@ -228,6 +228,53 @@ pub(crate) fn changes_are_refused_while_the_journal_cannot_be_written(stage: &mu
         assert_eq!(disk.tree.sync(), Err(errno));
         disk.cut_power();
         assert_eq!(disk.names(), made);
+        disk.erase();
+    }
+}
+
+/// A part of a record is on the disk and cannot be cut off; a shorter one takes its place.
+pub(crate) fn a_record_cut_short_does_not_count(stage: &mut Stage) {
+    stage.remount_with(&["--write-through"]);
+    for healed in [false, true] {
+        let mut disk = Disk::new(stage);
+        disk.mkdir("synced");
+        disk.tree.sync().unwrap();
+        let (large, value) = (disk.try_mkdir("large").unwrap(), [b'v'; 60 << 10]);
+        let attributes: Vec<_> = [b"user.a", b"user.b"].into();
+        let many: Vec<_> = (0..20)
+            .map(|i| disk.try_mkdir(&format!("d{i}")).unwrap())
+            .collect();
+        for &ino in many.iter().chain([&large]) {
+            for name in &attributes {
+                disk.tree
+                    .set_xattr(ino, *name, &value, XattrMode::Any)
+                    .unwrap();
+            }
+        }
+        // More than the kernel sends at once, so a part of it arrives.
+        disk.stage.command("fail write EIO 2");
+        disk.stage.command("fail setattr EIO");
+        assert_eq!(disk.tree.sync(), Err(Errno::IO));
+        let len = disk.journal_len();
+        assert!(len >= 1 << 20, "{len} bytes of it are there");
+        let mut names = vec!["synced".to_owned()];
+        if healed {
+            for i in 0..20 {
+                disk.tree.rmdir(Ino::ROOT, name(&format!("d{i}"))).unwrap();
+            }
+            disk.stage.command("heal");
+            assert_eq!(disk.tree.sync(), Ok(()));
+            names.insert(0, "large".to_owned());
+        }
+        disk.cut_power();
+        disk.stage.command("heal");
+        assert_eq!(disk.names(), names);
+        if healed {
+            let found = disk.tree.get_xattr(large, b"user.b").unwrap();
+            assert!(found == value);
+        }
+        disk.mkdir("works");
+        assert_eq!(disk.tree.sync(), Ok(()));
         disk.erase();
     }
 }
