@@ -5,7 +5,7 @@
 //! 2. Mount the root and make it `/`.
 //! 3. Listen, connect to the host and say [`Hello`].
 //! 4. While the host answers: the other mounts, loopback, limits.
-//! 5. Take name, time and entropy from the [`Welcome`]. From here on programs may run.
+//! 5. Take name, time, entropy and network from the [`Welcome`]. From here on programs may run.
 //! 6. In a child, without haste: the other modules, and what transactions of a guest that was cut
 //!    off have left is deleted. The initramfs' memory is given back.
 
@@ -13,6 +13,7 @@ mod greeting;
 mod identity;
 mod modules;
 mod mounts;
+mod network;
 mod settings;
 
 use std::os::fd::OwnedFd;
@@ -50,6 +51,7 @@ pub(crate) enum BootError {
 /// Brings the guest up. Must be called by PID 1, once.
 pub(crate) fn boot() -> Result<Booted, BootError> {
     let modules = modules::load_needed();
+    let network_modules = modules::of_network();
     let initramfs = mounts::enter_root()?;
 
     let listener = vsock::listen(AGENT_PORT).map_err(BootError::Listen)?;
@@ -60,6 +62,9 @@ pub(crate) fn boot() -> Result<Booted, BootError> {
     settings::apply();
     let welcome = greeting.welcome().map_err(BootError::Greet)?;
     identity::take_on(&welcome);
+    if let Some(network) = &welcome.network {
+        network::set_up(network, &network_modules);
+    }
 
     let staging = StagingArea::new("/");
     let postponed = spawn::detached(|| {
