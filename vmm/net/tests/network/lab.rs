@@ -65,21 +65,6 @@ impl Space {
         })
     }
 
-    /// Does something in it while the test goes on.
-    pub(crate) fn spawn<T: Send + 'static>(
-        &self,
-        act: impl FnOnce() -> T + Send + 'static,
-    ) -> thread::JoinHandle<T> {
-        let space = Self {
-            net: self.net.try_clone().unwrap(),
-            mounts: self.mounts.try_clone().unwrap(),
-        };
-        thread::spawn(move || {
-            space.enter();
-            act()
-        })
-    }
-
     fn enter(&self) {
         // Mounts belong to a thread only when it shares its directory with no other.
         // SAFETY: this touches neither memory nor descriptors.

@@ -3,5 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing step fails the test")]
 
+mod hostile;
 mod lab;
+mod published;
 mod tcp;
+mod udp;

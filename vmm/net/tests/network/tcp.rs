@@ -179,7 +179,9 @@ fn a_connection_that_is_broken_here_is_broken_there() {
             first.read(&mut byte).unwrap_err().kind(),
             ErrorKind::ConnectionReset
         );
-        let (second, _) = listener.accept().unwrap();
+        let (mut second, _) = listener.accept().unwrap();
+        second.set_read_timeout(Some(PATIENCE)).unwrap();
+        second.read_exact(&mut byte).unwrap();
         rustix::net::sockopt::set_socket_linger(&second, Some(std::time::Duration::ZERO)).unwrap();
     });
     lab.guest.run(move || {
@@ -189,6 +191,7 @@ fn a_connection_that_is_broken_here_is_broken_there() {
         rustix::net::sockopt::set_socket_linger(&stream, Some(std::time::Duration::ZERO)).unwrap();
         drop(stream);
         let mut stream = connect(WORLD, port).unwrap();
+        stream.write_all(b"x").unwrap();
         assert_eq!(
             stream.read(&mut [0]).unwrap_err().kind(),
             ErrorKind::ConnectionReset
