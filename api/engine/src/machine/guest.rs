@@ -36,6 +36,9 @@ use crate::error::{Code, Error, Result};
 use crate::limits::Limits;
 use crate::run_dir::{private_folder, unwritable};
 
+/// How long a monitor may take to answer a new daemon, which ends it otherwise. A host that is busy
+/// must not cost a guest its life.
+const ADOPTION_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the last word of a monitor that has ended may take to be read.
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long the host's disk may take to take all that a guest wrote.
@@ -199,7 +202,7 @@ impl Guest {
                 _ => Err(io::Error::other("the monitor does not answer")),
             }
         };
-        match tokio::time::timeout(ANSWER_DEADLINE, connect).await {
+        match tokio::time::timeout(ADOPTION_DEADLINE, connect).await {
             Ok(Ok((control, descriptor))) => Ok(Self::new(
                 process,
                 Some(control),
