@@ -18,8 +18,8 @@ use tempfile::TempDir;
 /// Content of `/etc/motd` in the lowest layer.
 pub(crate) const MOTD: &[u8] = b"from the layer below\n";
 
-/// Longest that a server may take to begin or end.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest that a server may take to begin or end, or the kernel to let go of a file.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A mount, its server, and the files behind them.
 pub(crate) struct Stage {
