@@ -19,19 +19,14 @@ mod diff;
 mod disk;
 mod exec;
 mod files;
-mod jobs;
 mod launcher;
 mod life;
-mod living;
 mod occupancy;
 mod patches;
 mod push;
 mod reap;
 mod reconcile;
 mod run;
-mod secrets;
-mod services;
-mod shells;
 mod slot;
 mod snapshots;
 mod stack;
@@ -49,7 +44,6 @@ use pyro_client::types::{
 use tokio::sync::{Notify, watch};
 
 pub use exec::ExecStream;
-pub use shells::ShellStream;
 pub use run::{RunStream, check as check_run};
 
 use launcher::Launcher;
