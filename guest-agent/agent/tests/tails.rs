@@ -103,7 +103,7 @@ fn a_thousand_readers_that_never_read_stop_neither_the_program_nor_others() {
         .find(|line| line.starts_with("VmHWM"))
         .unwrap();
     let peak: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(peak < 160 << 10, "{peak} KiB");
+    assert!(peak < 100 << 10, "{peak} KiB");
     // One of them wakes up.
     let mut deaf = deaf;
     let late = deaf.pop().unwrap().followed();
@@ -232,7 +232,9 @@ fn nothing_of_a_writer_that_has_gone_is_written_any_more() {
     let followed = stream.followed();
     let taken = followed.stdout.iter().filter(|byte| **byte == b'a').count();
     assert!(taken < 200_000, "the pipe holds 64 KiB: {taken}");
-    assert!(followed.stdout.ends_with(b"second"));
+    // Which of the two came first is not known.
+    let second = followed.stdout.windows(6).any(|found| found == b"second");
+    assert!(second, "the other writer's words have gone, too");
 }
 
 #[test]

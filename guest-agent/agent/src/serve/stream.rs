@@ -4,7 +4,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use pyro_agent_protocol::{
-    Decoder, ErrorCode, Event, Frame, FrameError, FrameKind, encode_into, encode_message,
+    Decoder, ErrorCode, Event, Frame, FrameError, FrameHeader, FrameKind, encode_into,
+    encode_message,
 };
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown, send, shutdown};
@@ -91,6 +92,9 @@ impl Stream {
 
     /// Queues bytes as one frame.
     pub(super) fn put(&mut self, kind: FrameKind, bytes: &[u8]) {
+        if self.queue.is_empty() {
+            self.queue.reserve_exact(FrameHeader::LEN + bytes.len());
+        }
         encode_into(&mut self.queue, kind, bytes).expect("a piece is shorter than a frame");
     }
 
@@ -130,8 +134,10 @@ impl Stream {
         }
         if self.sent == self.queue.len() {
             self.queue.clear();
+            // There may be a thousand streams.
+            self.queue.shrink_to(PIECE);
             self.sent = 0;
-        } else if self.sent > QUEUE_LIMIT {
+        } else if self.sent > self.queue.len() / 2 {
             self.queue.drain(..self.sent);
             self.sent = 0;
         }

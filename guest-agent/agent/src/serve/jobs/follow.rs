@@ -10,7 +10,7 @@ use crate::serve::{Operation, Server, State};
 
 /// While more than this waits to be sent to a stream for which nobody waits, it is given no more:
 /// there may be a thousand of them, and what it misses stays in the job for a while.
-const QUEUE_LIMIT: usize = 64 << 10;
+const QUEUE_LIMIT: usize = 32 << 10;
 
 /// A stream that is attached to a job.
 #[derive(Debug)]
@@ -39,14 +39,18 @@ impl Follower {
         let hold = self.hold;
         for output in Output::BOTH {
             let cursor = &mut self.cursors[output as usize];
-            let room = |stream: &Stream| match hold {
-                true => stream.has_room(),
-                false => stream.queued() < QUEUE_LIMIT,
-            };
-            while room(stream) {
+            loop {
+                let room = match hold {
+                    true if stream.has_room() => PIECE,
+                    true => 0,
+                    false => QUEUE_LIMIT.saturating_sub(stream.queued()),
+                };
+                if room == 0 {
+                    break;
+                }
                 match job.captures[output as usize].at(*cursor) {
                     At::Bytes(bytes) => {
-                        let piece = &bytes[..bytes.len().min(PIECE)];
+                        let piece = &bytes[..bytes.len().min(room)];
                         stream.put(output.kind(), piece);
                         *cursor += piece.len() as u64;
                     }
