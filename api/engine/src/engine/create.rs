@@ -132,6 +132,8 @@ impl Engine {
     }
 
     async fn undo(&self, slot: &Arc<Slot>) -> Result<()> {
+        // Whoever waits for the workspace is to find it going, and not without its disk.
+        self.set_phase(slot, Phase::Deleting).await?;
         self.settle(slot).await?;
         let (state, record) = (self.state.clone(), slot.record());
         blocking(move || erase(&state, &record)).await
