@@ -133,7 +133,10 @@ impl Engine {
 
     async fn undo(&self, slot: &Arc<Slot>) -> Result<()> {
         // Whoever waits for the workspace is to find it going, and not without its disk.
-        self.set_phase(slot, Phase::Deleting).await?;
+        if let Err(error) = self.set_phase(slot, Phase::Deleting).await {
+            // A full disk may be why it is undone.
+            tracing::warn!(workspace = %slot.id(), %error, "cannot note a deletion");
+        }
         self.settle(slot).await?;
         let (state, record) = (self.state.clone(), slot.record());
         blocking(move || erase(&state, &record)).await
