@@ -74,6 +74,7 @@ async fn rounds(daemon: &Daemon, story: &Arc<Story>, kills: u64, random: &mut Ra
             owner.revive().await;
         }
         audit::look(daemon, &owners).await;
+        eprintln!("kills: {} of {kills} survived", kills - left);
     }
 }
 
