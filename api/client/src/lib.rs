@@ -33,4 +33,4 @@ mod sdk;
 pub mod types;
 
 #[cfg(feature = "sdk")]
-pub use sdk::{Client, ClientError, EventStream, ExecStream, Launcher, RunStream, socket};
+pub use sdk::{Client, ClientError, EventStream, ExecStream, Launcher, RunStream, ShellStream, socket};

@@ -8,6 +8,7 @@ use std::io;
 use pyro_agent_protocol::{
     Decoder, ErrorCode, Event, FileEvent, Frame, FrameError, Request, encode_message,
 };
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
@@ -52,10 +53,24 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
+    /// The stream, with what was received of it after the last frame.
+    pub(crate) fn into_stream(self) -> (UnixStream, Vec<u8>) {
+        let rest = self.received[self.taken..].to_vec();
+        (self.stream, rest)
+    }
+
     /// Connects and sends the request.
     pub(crate) async fn begin(guest: &Guest, request: &Request) -> Result<Self, AgentError> {
+        let stream = guest.connect().await.map_err(AgentError::Lost)?;
+        Self::begin_on(stream, request).await
+    }
+
+    /// Sends the request on a new connection.
+    pub(crate) async fn begin_on(
+        mut stream: UnixStream,
+        request: &Request,
+    ) -> Result<Self, AgentError> {
         let bytes = encode_message(request).map_err(AgentError::TooLong)?;
-        let mut stream = guest.connect().await.map_err(AgentError::Lost)?;
         stream.write_all(&bytes).await.map_err(AgentError::Lost)?;
         Ok(Self {
             stream,
@@ -122,13 +137,40 @@ pub(crate) async fn sync(guest: &Guest) -> Result<(), AgentError> {
     simple(guest, &Request::Sync).await
 }
 
-/// Sends frames as they come and waits for the one answer, which may come before all are sent.
-/// When the frames end without an answer, it is waited for.
+/// [`exchange`] for a request about files.
 pub(crate) async fn transact(
     guest: &Guest,
     request: &Request,
-    mut frames: mpsc::Receiver<Vec<u8>>,
+    frames: mpsc::Receiver<Vec<u8>>,
 ) -> Result<FileEvent, AgentError> {
+    match exchange(guest, request, frames).await? {
+        FileEvent::Failed { code, message } => Err(refused(code, &message)),
+        event => Ok(event),
+    }
+}
+
+/// [`exchange`] for a request that is answered with [`Event::Done`].
+pub(crate) async fn transact_simple(
+    guest: &Guest,
+    request: &Request,
+    frames: mpsc::Receiver<Vec<u8>>,
+) -> Result<(), AgentError> {
+    match exchange(guest, request, frames).await? {
+        Event::Done => Ok(()),
+        Event::Failed { code, message } => Err(refused(code, &message)),
+        Event::Started { .. } | Event::Exited { .. } => {
+            Err(AgentError::OutOfTurn("the answer to another request"))
+        }
+    }
+}
+
+/// Sends frames as they come and waits for the one answer, which may come before all are sent.
+/// When the frames end without an answer, it is waited for.
+pub(crate) async fn exchange<E: DeserializeOwned>(
+    guest: &Guest,
+    request: &Request,
+    mut frames: mpsc::Receiver<Vec<u8>>,
+) -> Result<E, AgentError> {
     let mut conversation = Conversation::begin(guest, request).await?;
     let mut unsent: Vec<u8> = Vec::new();
     let mut sent = 0;
@@ -144,10 +186,7 @@ pub(crate) async fn transact(
         let answer = decoder.decode(&mut rest).map_err(AgentError::Protocol)?;
         *received = rest.to_vec();
         if let Some(frame) = answer {
-            return match frame.message::<FileEvent>().map_err(AgentError::Protocol)? {
-                FileEvent::Failed { code, message } => Err(refused(code, &message)),
-                event => Ok(event),
-            };
+            return frame.message().map_err(AgentError::Protocol);
         }
         let (mut reader, mut writer) = stream.split();
         tokio::select! {

@@ -82,7 +82,7 @@ impl From<Installed> for Opened {
         let Installed {
             kernel,
             modules,
-            network_modules: _,
+            network_modules,
             layers,
             manifest,
             state,
@@ -97,6 +97,7 @@ impl From<Installed> for Opened {
                 kernel,
                 modules,
                 layers,
+                network_modules,
             },
             manifest,
             state,

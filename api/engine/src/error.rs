@@ -120,6 +120,9 @@ macro_rules! codes {
         }
 
         impl Code {
+            /// All but the store's.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
             /// The code as it is printed: snake case.
             pub fn as_str(self) -> &'static str {
                 match self {
@@ -246,8 +249,10 @@ codes! {
     ShellBusy = "shell_busy",
     /// The port of the host is taken or may not be used.
     PortUnavailable = "port_unavailable",
-    /// The patch cannot be read or does not fit.
+    /// The patch cannot be read, or is not for what is there.
     PatchRefused = "patch_refused",
+    /// A hunk of the patch does not match its file.
+    PatchMismatch = "patch_mismatch",
     /// What changed has so many or so long paths that they cannot be listed.
     DiffTooLarge = "diff_too_large",
     /// The seed or the source of a push holds what a workspace does not take.
@@ -330,6 +335,7 @@ impl Code {
             | Self::PathEscapes
             | Self::NotUtf8
             | Self::PatchRefused
+            | Self::PatchMismatch
             | Self::ServiceNotStarted
             | Self::ServiceNotReady
             | Self::DiffTooLarge

@@ -24,9 +24,10 @@ pub mod patch;
 pub mod paths;
 mod records;
 mod redact;
+mod terminal;
 pub mod run_dir;
 #[cfg(test)]
 mod testing;
 
-pub use engine::{Engine, ExecStream, Options, RunStream, check_run};
+pub use engine::{Cidr, Engine, ExecStream, Options, RunStream, ShellStream, check_run};
 pub use error::{Code, Error, Kind, Result};

@@ -23,6 +23,8 @@ pub struct Paths {
     pub monitor: Helper,
     /// The guest's agent.
     pub agent: Helper,
+    /// A guest's network.
+    pub net: Helper,
 }
 
 /// A program of the product that `pyro` needs besides itself.
@@ -107,6 +109,7 @@ impl Paths {
             kvm: path("PYRO_KVM").unwrap_or_else(|| PathBuf::from("/dev/kvm")),
             monitor: helper("pyro-vmm", "PYRO_VMM"),
             agent: helper("pyro-agent", "PYRO_AGENT"),
+            net: helper("pyro-net", "PYRO_NET"),
         }
     }
 

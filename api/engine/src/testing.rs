@@ -99,6 +99,7 @@ pub(crate) fn record() -> Record {
             skipped: Vec::new(),
             skipped_count: 0,
         },
+        secrets: Vec::new(),
         reset_count: 0,
         last_reset_at: None,
         phase: Phase::Stopped,

@@ -12,9 +12,9 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use hyper::{HeaderMap, header};
-use pyro_client::operations::{Event, NDJSON, Run, Streaming, WorkspaceExec};
-use pyro_client::types::{ExecEvent, RunEvent};
-use pyro_engine::{ExecStream, RunStream};
+use pyro_client::operations::{Event, NDJSON, Run, ShellFollow, Streaming, WorkspaceExec};
+use pyro_client::types::{ExecEvent, RunEvent, ShellEvent};
+use pyro_engine::{ExecStream, RunStream, ShellStream};
 
 use crate::context::Context;
 use crate::input::Broken;
@@ -56,6 +56,22 @@ impl Source<Run> for RunStream {
         match event {
             RunEvent::Ended { result } => Some(Ok(*result)),
             RunEvent::Failed { error } => Some(Err(Refusal::failed(error))),
+            _ => None,
+        }
+    }
+}
+
+impl Source<ShellFollow> for ShellStream {
+    async fn next(&mut self) -> Option<ShellEvent> {
+        ShellStream::next(self).await
+    }
+
+    fn result(
+        event: ShellEvent,
+    ) -> Option<Result<<ShellFollow as pyro_client::operations::Operation>::Output, Refusal>> {
+        match event {
+            ShellEvent::Closed { shell } => Some(Ok(shell)),
+            ShellEvent::Failed { error } => Some(Err(Refusal::failed(error))),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 //! is wrong on any host is refused here. Every page shows an example.
 
 mod files;
+mod living;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -16,7 +17,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use files::{Disk, File, Patch, Sync, WriteFile};
-pub(crate) use values::{Label, Network};
+pub(crate) use living::{Service, Shell as WorkspaceShell, StartService};
+pub(crate) use values::{Label, Network, SecretFile, SecretValue, SecretVariable};
 pub(crate) use workspace::{Create, Exec, Export, ListFiles, Reset, Snapshot, Update, Workspace};
 
 const EXAMPLES: &str = "\

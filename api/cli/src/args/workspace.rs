@@ -10,7 +10,11 @@ use pyro_client::types::{
 };
 
 use super::files::{Disk, File, Patch, Sync};
-use super::values::{Label, Network, label};
+use super::living::{Service, Shell};
+use super::values::{
+    Label, Network, SecretFile, SecretValue, SecretVariable, label, secret, secret_file,
+    secret_variable,
+};
 use super::{Json, Of};
 
 #[derive(Debug, Subcommand)]
@@ -21,9 +25,12 @@ Examples:
   pyro workspace create debian:12
   pyro workspace create debian:12 --seed-path . --name 'fix the parser' --label issue=42
   pyro workspace create debian:12-build --vcpu-count 2 --mem-mib 4096 --ttl-seconds 3600
+  pyro workspace create debian:12 --network-policy egress --secret-file DEPLOY_KEY=./key.pem
   pyro workspace create debian:12 --id-only          For scripts
 
-The environment is pulled first when it is not installed. In a Git work tree, ignored files stay behind.")]
+The environment is pulled first when it is not installed. In a Git work tree, ignored files stay behind.
+A secret is a file in /run/pyro-secrets of the guest; its value is [REDACTED] in all that programs
+print. Prefer --secret-file: other users of this machine may see the words of a command line.")]
     Create(Create),
     /// Show all workspaces, most recent activity first
     #[command(after_help = "\
@@ -73,6 +80,7 @@ Examples:
   pyro workspace exec parser -- ls -la
   pyro workspace exec parser --timeout-seconds 600 --cwd src -- make test
   pyro workspace exec parser -- sh -c 'echo hello; exit 7'          Exits 7
+  pyro workspace exec parser --secret-env API_TOKEN=TOKEN -- ./deploy
   pyro workspace exec parser --detach -- ./long-job                 Prints its number in the journal
 
 Runs in /workspace; what it changes stays. Ctrl-C cancels it in the guest.
@@ -150,6 +158,33 @@ Examples:
 
 The virtual machine is made anew. Name, labels and snapshots stay; the command history is cleared.")]
     Reset(Reset),
+    /// Start, watch and stop services
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  pyro workspace service start parser web --ready-tcp localhost:8000 -- python3 -m http.server
+  pyro workspace service logs parser web
+  pyro workspace service stop parser web"
+    )]
+    Service {
+        #[command(subcommand)]
+        command: Service,
+    },
+    /// Open, read, write and attach to shells
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  pyro workspace shell open parser
+  pyro workspace shell write parser sh-4k2m9x1q --input 'make test'
+  pyro workspace shell read parser sh-4k2m9x1q --plain --wait-for-idle-ms 300
+  pyro workspace shell attach parser sh-4k2m9x1q"
+    )]
+    Shell {
+        #[command(subcommand)]
+        command: Shell,
+    },
     /// Look into the disk of a stopped workspace
     #[command(
         arg_required_else_help = true,
@@ -185,6 +220,8 @@ impl Workspace {
             Self::Patch { command } => command.json(),
             Self::Snapshot { command } => command.json(),
             Self::Reset(args) => args.json.json,
+            Self::Service { command } => command.json(),
+            Self::Shell { command } => command.json(),
             Self::Disk { command } => command.json(),
         }
     }
@@ -216,6 +253,12 @@ pub(crate) struct Create {
     /// A label; may be given several times
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub(crate) labels: Vec<Label>,
+    /// A secret with its value; may be given several times
+    #[arg(long = "secret", value_name = "NAME=VALUE", value_parser = secret, hide_possible_values = true)]
+    pub(crate) secrets: Vec<SecretValue>,
+    /// A secret whose value is in a file of this machine; may be given several times
+    #[arg(long = "secret-file", value_name = "NAME=PATH", value_parser = secret_file)]
+    pub(crate) secret_files: Vec<SecretFile>,
     /// Print the workspace's id, and nothing else
     #[arg(long, conflicts_with = "json")]
     pub(crate) id_only: bool,
@@ -255,6 +298,9 @@ pub(crate) struct Exec {
     /// Where to run it; relative paths start at /workspace
     #[arg(long, value_name = "DIR", default_value = WORKSPACE_ROOT)]
     pub(crate) cwd: String,
+    /// Put a secret into a variable of the same or another name; may be given several times
+    #[arg(long = "secret-env", value_name = "SECRET[=ENV_VAR]", value_parser = secret_variable)]
+    pub(crate) secret_env: Vec<SecretVariable>,
     /// Print the command's number in the journal as soon as it runs, and do not wait for its end
     #[arg(long)]
     pub(crate) detach: bool,

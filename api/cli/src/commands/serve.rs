@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pyro_engine::Cidr;
 use pyro_engine::paths::Paths;
 use pyro_server::Options;
 
@@ -15,6 +16,7 @@ pub(crate) fn serve(args: &Serve, paths: Paths) -> Result<u8, Failure> {
         log: std::env::var("PYRO_LOG").ok().filter(|log| !log.is_empty()),
         engine: pyro_engine::Options {
             debug_console: std::env::var_os("PYRO_DEBUG_CONSOLE").is_some_and(|v| !v.is_empty()),
+            egress_allow: egress_allow()?,
             ..pyro_engine::Options::default()
         },
         ..Options::default()
@@ -31,4 +33,22 @@ pub(crate) fn serve(args: &Serve, paths: Paths) -> Result<u8, Failure> {
     }
     pyro_server::daemon(paths, options)?;
     Ok(0)
+}
+
+/// Ranges that guests may reach although they would be refused: `PYRO_EGRESS_ALLOW`, separated by commas.
+fn egress_allow() -> Result<Vec<Cidr>, Failure> {
+    let text = std::env::var("PYRO_EGRESS_ALLOW").unwrap_or_default();
+    text.split(',')
+        .map(str::trim)
+        .filter(|range| !range.is_empty())
+        .map(|range| {
+            range.parse::<Cidr>().map_err(|error| {
+                Failure::new(
+                    "invalid_request",
+                    format!("PYRO_EGRESS_ALLOW cannot be understood: {error}"),
+                    "pass ranges such as 10.1.0.0/16, separated by commas, or leave it unset",
+                )
+            })
+        })
+        .collect()
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::types::{ApiError, ExecEvent, RunEvent};
+use crate::types::{ApiError, ExecEvent, RunEvent, ShellEvent};
 
 /// A line of a stream.
 pub trait Event: Serialize + DeserializeOwned + JsonSchema + Send + 'static {
@@ -26,6 +26,16 @@ impl Event for ExecEvent {
 impl Event for RunEvent {
     fn is_last(&self) -> bool {
         matches!(self, Self::Ended { .. } | Self::Failed { .. })
+    }
+
+    fn failed(error: ApiError) -> Self {
+        Self::Failed { error }
+    }
+}
+
+impl Event for ShellEvent {
+    fn is_last(&self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::Failed { .. })
     }
 
     fn failed(error: ApiError) -> Self {

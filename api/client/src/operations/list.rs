@@ -1,7 +1,7 @@
 //! The operations.
 
 use super::{
-    BODY_LIMIT, InExec, InSnapshot, InWorkspace, Info, LARGE_BODY_LIMIT, Method, Nothing,
+    BODY_LIMIT, InExec, InService, InShell, InSnapshot, InWorkspace, Info, LARGE_BODY_LIMIT, Method, Nothing,
     Operation, Streaming, Top, Visitor,
 };
 use crate::types;
@@ -121,6 +121,45 @@ operations! {
     /// Deletes a snapshot.
     SnapshotDelete = "snapshot_delete": Delete "/v1/workspaces/{w}/snapshots/{name}" (InSnapshot, Nothing) -> types::DeletedSnapshot,
         sdk ["snapshot_delete"];
+    /// Lists a workspace's services.
+    ServiceList = "service_list": Get "/v1/workspaces/{w}/services" (InWorkspace, Nothing) -> types::ServiceList,
+        sdk ["service_list"];
+    /// Starts a service, and waits until it is ready.
+    ServiceStart = "service_start": Post "/v1/workspaces/{w}/services" (InWorkspace, types::StartService) -> types::Service,
+        sdk ["service_start"];
+    /// Gives a service's record.
+    ServiceStatus = "service_status": Get "/v1/workspaces/{w}/services/{name}" (InService, Nothing) -> types::Service,
+        sdk ["service_status"];
+    /// Gives the end of a service's log.
+    ServiceLogs = "service_logs": Get "/v1/workspaces/{w}/services/{name}/logs" (InService, types::ReadServiceLogs) -> types::ServiceLogs,
+        sdk ["service_logs"];
+    /// Ends a service: with SIGTERM, and with SIGKILL when that does not help.
+    ServiceStop = "service_stop": Post "/v1/workspaces/{w}/services/{name}/stop" (InService, Nothing) -> types::Service,
+        sdk ["service_stop"];
+    /// Lists a workspace's shells.
+    ShellList = "shell_list": Get "/v1/workspaces/{w}/shells" (InWorkspace, Nothing) -> types::ShellList,
+        sdk ["shell_list"];
+    /// Opens a shell.
+    ShellOpen = "shell_open": Post "/v1/workspaces/{w}/shells" (InWorkspace, types::OpenShell) -> types::Shell,
+        sdk ["shell_open"];
+    /// Gives what a shell wrote.
+    ShellRead = "shell_read": Get "/v1/workspaces/{w}/shells/{shell}/output" (InShell, types::ReadShell) -> types::ShellOutput,
+        sdk ["shell_read"];
+    /// Follows a shell's output, or waits for its program's end.
+    ShellFollow = "shell_follow": Get "/v1/workspaces/{w}/shells/{shell}/follow" (InShell, types::FollowShell) -> types::Shell,
+        sdk ["shell_wait", "shell_follow"], streams types::ShellEvent;
+    /// Types into a shell.
+    ShellWrite = "shell_write": Post "/v1/workspaces/{w}/shells/{shell}/input" (InShell, types::WriteShell) -> types::ShellWritten,
+        sdk ["shell_write"];
+    /// Sends a signal to what runs in the foreground of a shell.
+    ShellSignal = "shell_signal": Post "/v1/workspaces/{w}/shells/{shell}/signal" (InShell, types::SignalShell) -> types::Shell,
+        sdk ["shell_signal"];
+    /// Gives a shell's terminal another size.
+    ShellResize = "shell_resize": Post "/v1/workspaces/{w}/shells/{shell}/resize" (InShell, types::ResizeShell) -> types::Shell,
+        sdk ["shell_resize"];
+    /// Ends a shell with all that runs in it.
+    ShellClose = "shell_close": Delete "/v1/workspaces/{w}/shells/{shell}" (InShell, Nothing) -> types::ClosedShell,
+        sdk ["shell_close"];
     /// Writes a stopped workspace's disk as a raw ext4 image.
     DiskExport = "workspace_disk_export": Post "/v1/workspaces/{w}/disk/export" (InWorkspace, types::ExportDisk) -> types::ExportedDisk,
         sdk ["disk_export"];

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use event::Event;
 pub use list::*;
-pub use path::{InExec, InSnapshot, InWorkspace, PathParameters, Top};
+pub use path::{InExec, InService, InShell, InSnapshot, InWorkspace, PathParameters, Top};
 
 /// The media type of a stream of events, one JSON document a line.
 pub const NDJSON: &str = "application/x-ndjson";

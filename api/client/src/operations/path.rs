@@ -52,6 +52,38 @@ impl PathParameters for InExec {
     }
 }
 
+/// A service of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InService {
+    /// The workspace's id or its name, when no other has the same.
+    pub w: String,
+    /// The service's name.
+    pub name: String,
+}
+
+impl PathParameters for InService {
+    const NAMES: &'static [&'static str] = &["w", "name"];
+    fn values(&self) -> Vec<String> {
+        vec![self.w.clone(), self.name.clone()]
+    }
+}
+
+/// A shell of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InShell {
+    /// The workspace's id or its name, when no other has the same.
+    pub w: String,
+    /// The shell's id.
+    pub shell: String,
+}
+
+impl PathParameters for InShell {
+    const NAMES: &'static [&'static str] = &["w", "shell"];
+    fn values(&self) -> Vec<String> {
+        vec![self.w.clone(), self.shell.clone()]
+    }
+}
+
 /// A snapshot of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InSnapshot {

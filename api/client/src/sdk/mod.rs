@@ -5,6 +5,7 @@ mod calls;
 mod connection;
 mod error;
 mod launcher;
+mod living;
 pub mod socket;
 mod stream;
 
@@ -15,6 +16,7 @@ use connection::Pool;
 
 pub use error::ClientError;
 pub use launcher::Launcher;
+pub use living::ShellStream;
 pub use stream::{EventStream, ExecStream, RunStream};
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;

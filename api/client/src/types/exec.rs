@@ -20,6 +20,9 @@ pub struct ExecRequest {
     /// Variables added to the guest's environment.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Secrets by name, each with the variable that it is put into, without newlines at its end.
+    #[serde(default)]
+    pub secret_env: BTreeMap<String, String>,
     /// Seconds until the whole process group is killed.
     #[serde(default = "timeout_seconds")]
     pub timeout_seconds: u64,
@@ -35,6 +38,7 @@ impl ExecRequest {
             command: command.into_iter().map(Into::into).collect(),
             cwd: workspace_root(),
             env: BTreeMap::new(),
+            secret_env: BTreeMap::new(),
             timeout_seconds: timeout_seconds(),
             detach: false,
         }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ApiError, mem_mib, pull, ttl_seconds, vcpu_count};
+use super::{ApiError, DeclareSecret, Secret, mem_mib, pull, ttl_seconds, vcpu_count};
 
 /// What a guest may reach.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -73,6 +73,9 @@ pub struct CreateWorkspace {
     /// Keys are `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`; values at most 1024 bytes; at most 64 of them.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Secrets for programs of the guest, at most 64.
+    #[serde(default)]
+    pub secrets: Vec<DeclareSecret>,
 }
 
 impl CreateWorkspace {
@@ -88,6 +91,7 @@ impl CreateWorkspace {
             seed_path: None,
             name: None,
             labels: BTreeMap::new(),
+            secrets: Vec::new(),
         }
     }
 }
@@ -147,6 +151,12 @@ pub struct Workspace {
     pub reset_count: u64,
     /// When it was last reset.
     pub last_reset_at: Option<Timestamp>,
+    /// Its secrets, without their values.
+    pub secrets: Vec<Secret>,
+    /// How many of its services run.
+    pub service_count: u64,
+    /// How many shells it has.
+    pub shell_count: u64,
 }
 
 /// What `/workspace` started with.

@@ -10,6 +10,7 @@ use pyro_rootfs::tree::{PackedFiles, Quota, StackFiles, Tree};
 
 use super::delete::erase;
 use super::launcher::open_pinned;
+use super::secrets::{self, Secrets};
 use super::slot::Slot;
 use super::{Engine, blocking, to_the_end};
 use crate::environments;
@@ -38,8 +39,13 @@ impl Engine {
                 .environment(&request.environment, request.pull)
                 .await?;
             let record = record(&request, limits, environment)?;
+            let declared = request.secrets;
+            let secrets = blocking(move || Secrets::declared(&declared)).await?;
+            if record.network_policy != NetworkPolicy::Off {
+                engine.paths.net.find()?;
+            }
             engine
-                .make(record, request.seed_path.map(PathBuf::from))
+                .make(record, request.seed_path.map(PathBuf::from), secrets)
                 .await
         })
         .await
@@ -73,19 +79,27 @@ impl Engine {
     }
 
     /// Makes what the record says, and boots it.
-    async fn make(self: &Arc<Self>, record: Record, seed: Option<PathBuf>) -> Result<Workspace> {
+    async fn make(
+        self: &Arc<Self>,
+        record: Record,
+        seed: Option<PathBuf>,
+        secrets: Secrets,
+    ) -> Result<Workspace> {
         let id = record.workspace_id.clone();
         // The record comes first: whatever is made from here on belongs to it.
         let state = self.state.clone();
-        let record = blocking(move || {
+        let (record, secrets) = blocking(move || {
             let mut record = record;
             record.disk.top = Some(state.layers().create()?);
             state.create(&record)?;
-            Journal::new(&state.folder(&record.workspace_id), 0).open()?;
-            Ok(record)
+            let folder = state.folder(&record.workspace_id);
+            Journal::new(&folder, 0).open()?;
+            secrets.store(&folder)?;
+            Ok((record, secrets))
         })
         .await?;
         let slot = Arc::new(Slot::new(record, self.state.folder(&id)));
+        slot.living.set_secrets(secrets);
         let operation = self.begin_anyhow(&slot);
         let _alone = slot.life.write().await;
         self.index_mut().slots.insert(id.clone(), Arc::clone(&slot));
@@ -148,13 +162,7 @@ fn check(request: &CreateWorkspace) -> Result<Limits> {
         names::check_name(name)?;
     }
     names::check_labels(&request.labels)?;
-    if request.network_policy != NetworkPolicy::Off {
-        return Err(Error::new(
-            Code::NetworkUnavailable,
-            "guests have no network yet",
-            "leave --network-policy at `off`",
-        ));
-    }
+    secrets::check(&request.secrets)?;
     if let Some(path) = &request.seed_path
         && !Path::new(path).is_absolute()
     {
@@ -192,6 +200,7 @@ fn record(request: &CreateWorkspace, limits: Limits, environment: Pinned) -> Res
         created_at: now,
         last_activity_at: now,
         seed: empty_seed(),
+        secrets: secrets::shown(&request.secrets),
         reset_count: 0,
         last_reset_at: None,
         phase: Phase::Creating,

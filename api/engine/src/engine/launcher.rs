@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pyro_client::types::NetworkPolicy;
+
 use super::{Engine, blocking};
 use crate::environments;
 use crate::error::{Code, Error, Result};
 use crate::kvm;
 use crate::limits::{Host, Limits, Wanted};
 use crate::machine::guest::{Guest, GuestSpec};
+use crate::machine::net::{self, NetSpec};
 use crate::machine::process::Process;
 use crate::records::{Pinned, Record};
 use crate::run_dir::quota_bytes;
@@ -61,7 +64,7 @@ impl Engine {
                 let pinned = record.environment.clone();
                 let layers = self.state.layers();
                 let (all, ids) = (layers.clone(), record.disk.clone());
-                let (artefacts, quota_bytes) = blocking(move || {
+                let (mut artefacts, quota_bytes) = blocking(move || {
                     let opened = open_pinned(&store, &pinned)?;
                     // What is there already counts, too.
                     let there: u64 = ids.stack().map(|id| all.bytes(id)).sum();
@@ -76,12 +79,25 @@ impl Engine {
                         "delete it and make another one",
                     )
                 })?;
+                let net = match record.network_policy {
+                    NetworkPolicy::Off => None,
+                    policy => Some(NetSpec {
+                        program: self.paths.net.find()?,
+                        modules: artefacts
+                            .network_modules
+                            .take()
+                            .ok_or_else(|| net::no_modules(&record.environment.name))?,
+                        egress_allow: self.options.egress_allow.clone(),
+                        publishes: policy == NetworkPolicy::EgressPublishedPorts,
+                    }),
+                };
                 let spec = GuestSpec {
                     limits,
                     kvm,
                     monitor: self.paths.monitor.find()?,
                     agent: self.paths.agent.find()?,
                     artefacts,
+                    net,
                     frozen: record
                         .disk
                         .frozen

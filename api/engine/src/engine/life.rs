@@ -8,7 +8,7 @@ use pyro_client::types::Workspace;
 use super::occupancy::Occupied;
 use super::slot::Slot;
 use super::{Engine, to_the_end};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::machine::guest::{self, Guest};
 use crate::records::Phase;
 
@@ -70,6 +70,11 @@ impl Engine {
         match self.launch(&record, &slot.vm_folder()).await {
             Ok(guest) => {
                 let guest = Arc::new(guest);
+                if let Err(error) = self.materialise(slot, &guest).await {
+                    guest.kill().await;
+                    self.settle(slot).await?;
+                    return self.not_booted(slot, created, error).await;
+                }
                 slot.commit(&self.state, |record| {
                     record.phase = Phase::Running;
                     // It was booted with the layer that is the top by now.
@@ -80,14 +85,16 @@ impl Engine {
                 self.take_in(slot, guest, occupied);
                 Ok(())
             }
-            Err(error) => {
-                if !created {
-                    let failure = error.to_api();
-                    self.set_phase(slot, Phase::Failed { failure }).await?;
-                }
-                Err(error)
-            }
+            Err(error) => self.not_booted(slot, created, error).await,
         }
+    }
+
+    async fn not_booted(&self, slot: &Arc<Slot>, created: bool, error: Error) -> Result<()> {
+        if !created {
+            let failure = error.to_api();
+            self.set_phase(slot, Phase::Failed { failure }).await?;
+        }
+        Err(error)
     }
 
     /// Lets a guest that runs be used, and watches for its end.
@@ -131,7 +138,9 @@ impl Engine {
             process.kill();
             process.ended().await;
         }
+        guest::end_net(&folder).await;
         slot.set_guest(None);
+        self.end_living(slot).await;
         super::blocking(move || guest::forget(&folder)).await
     }
 

@@ -19,14 +19,20 @@ mod diff;
 mod disk;
 mod exec;
 mod files;
+mod jobs;
 mod launcher;
 mod life;
+mod living;
+mod network;
 mod occupancy;
 mod patches;
 mod push;
 mod reap;
 mod reconcile;
 mod run;
+mod secrets;
+mod services;
+mod shells;
 mod slot;
 mod snapshots;
 mod stack;
@@ -44,6 +50,8 @@ use pyro_client::types::{
 use tokio::sync::{Notify, watch};
 
 pub use exec::ExecStream;
+pub use shells::ShellStream;
+pub use pyro_net::egress::Cidr;
 pub use run::{RunStream, check as check_run};
 
 use launcher::Launcher;
@@ -62,6 +70,9 @@ pub struct Options {
     pub max_workspaces: usize,
     /// Copies guests' consoles to the monitors' logs. Slow.
     pub debug_console: bool,
+    /// Ranges of addresses that guests with a network may reach although they would be refused; the
+    /// host's own addresses stay refused.
+    pub egress_allow: Vec<Cidr>,
 }
 
 impl Default for Options {
@@ -69,6 +80,7 @@ impl Default for Options {
         Self {
             max_workspaces: 1000,
             debug_console: false,
+            egress_allow: Vec::new(),
         }
     }
 }

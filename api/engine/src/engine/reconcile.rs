@@ -4,7 +4,9 @@
 //! What ran goes on, what was half done is finished or undone, and what nobody names is removed.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyro_client::types::UnreadableRecord;
 use tokio::task::JoinSet;
@@ -14,7 +16,11 @@ use super::slot::Slot;
 use super::{Engine, blocking};
 use crate::error::{Code, Error, Result};
 use crate::machine::guest::{self, Trace};
+use crate::machine::process::Process;
 use crate::records::Phase;
+
+/// How long a monitor whose sockets are closed already may take to be gone.
+const DYING: Duration = Duration::from_secs(2);
 
 impl Engine {
     pub(super) async fn reconcile(self: &Arc<Self>) -> Result<()> {
@@ -59,6 +65,8 @@ impl Engine {
             self.index_mut().slots.remove(slot.id());
             return Ok(());
         }
+        self.load_secrets(slot).await?;
+        self.load_living(slot).await?;
         let folder = slot.vm_folder();
         let trace = blocking(move || Ok(guest::trace(&folder))).await?;
         let phase = match (&record.phase, trace) {
@@ -71,11 +79,11 @@ impl Engine {
                             // The next snapshot tries again.
                             tracing::warn!(workspace = %slot.id(), %error, "cannot freeze");
                         }
+                        self.reattach_living(slot, &guest).await;
                         return self.reattach(slot).await;
                     }
-                    // Settling ends it.
-                    Err(_) => Phase::Failed {
-                        failure: unanswered().to_api(),
+                    Err(process) => Phase::Failed {
+                        failure: unadopted(&slot.vm_folder(), &process).await.to_api(),
                     },
                 }
             }
@@ -122,7 +130,14 @@ impl Engine {
     }
 }
 
-fn unanswered() -> Error {
+/// Why a monitor that was alive a moment ago was not taken over: it went away meanwhile, or it
+/// does not answer. Settling ends it then.
+async fn unadopted(folder: &Path, process: &Process) -> Error {
+    if tokio::time::timeout(DYING, process.ended()).await.is_ok()
+        && let Trace::Ended(ended) = guest::trace(folder)
+    {
+        return guest::failure(&ended);
+    }
     Error::new(
         Code::MonitorFailed,
         "the VM's monitor did not answer a new daemon, which ended it",

@@ -8,6 +8,7 @@ use pyro_client::types::{WORKSPACE_ROOT, Workspace, WorkspaceState};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::exec::Execs;
+use super::living::Living;
 use super::occupancy::Occupied;
 use super::{Engine, blocking};
 use crate::error::{Code, Error, Result};
@@ -28,6 +29,8 @@ pub(super) struct Slot {
     pub(super) life: RwLock<()>,
     /// Its commands.
     pub(super) execs: Execs,
+    /// What else runs in it, and its secrets.
+    pub(super) living: Living,
 }
 
 /// What changes quickly; never held across an await.
@@ -67,6 +70,7 @@ impl Slot {
             writing: tokio::sync::Mutex::new(()),
             life: RwLock::new(()),
             execs,
+            living: Living::default(),
         }
     }
 
@@ -123,6 +127,9 @@ impl Slot {
             snapshot_count: record.disk.snapshots.len() as u64,
             reset_count: record.reset_count,
             last_reset_at: record.last_reset_at,
+            secrets: record.secrets.clone(),
+            service_count: self.living.services.live_count(),
+            shell_count: self.living.shells.count(),
         }
     }
 

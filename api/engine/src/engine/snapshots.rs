@@ -171,6 +171,7 @@ impl Engine {
                 Ok(())
             })
             .await?;
+            engine.forget_living(&slot).await?;
             engine.drop_layers(&slot, &before).await;
             engine.boot(&slot).await?;
             operation.changed();

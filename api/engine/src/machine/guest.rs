@@ -9,6 +9,9 @@
 //! control.sock   where a new control peer connects
 //! agent.sock     where connections to the guest's agent begin, with the vsock handshake
 //! monitor.log    the monitor's standard error
+//! net.stat       which process is the guest's network, if it has one
+//! net.sock       where that is asked
+//! net.log        its standard error
 //! ```
 //!
 //! A VM has ended when its monitor's process has; the control socket only says why.
@@ -23,6 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pyro_agent_protocol::AGENT_PORT;
+use pyro_net::egress::Cidr;
 use pyro_vmm::control::{Event, Message, Reply, Request};
 use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixStream;
@@ -30,6 +34,7 @@ use tokio::sync::{Mutex, watch};
 
 use super::control::{Control, Ended};
 use super::launch::{self, Launch, Parts, Sockets};
+use super::net::{self, Cable, NetSpec};
 use super::process::{Identity, Process};
 use super::{ANSWER_DEADLINE, Artefacts, Ready, end, greet, sockets, spawn};
 use crate::error::{Code, Error, Result};
@@ -43,6 +48,8 @@ const ADOPTION_DEADLINE: Duration = Duration::from_secs(10);
 const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long the host's disk may take to take all that a guest wrote.
 const DISK_DEADLINE: Duration = Duration::from_secs(120);
+/// Where the network's process is asked.
+const NET_SOCKET: &str = "net.sock";
 /// Most bytes of a monitor's log that are looked at: the last ones.
 const LOG_TAIL: u64 = 64 << 10;
 
@@ -54,6 +61,8 @@ pub(crate) struct GuestSpec<'a> {
     pub(crate) monitor: &'a Path,
     pub(crate) agent: &'a Path,
     pub(crate) artefacts: Artefacts,
+    /// Its network, if it has one.
+    pub(crate) net: Option<NetSpec<'a>>,
     /// Directories of the frozen layers, lowest first.
     pub(crate) frozen: Vec<OwnedFd>,
     /// Directory of the layer that takes the writes.
@@ -104,9 +113,10 @@ impl Guest {
     /// nothing of it is left.
     pub(crate) async fn launch(spec: GuestSpec<'_>, deadline: Duration) -> Result<(Self, Ready)> {
         let folder = spec.folder.clone();
+        let network = spec.net.is_some().then(net::welcome);
         let started = Self::spawn(spec)?;
         let (guest, acceptor, hostname, began) = started;
-        let greeted = tokio::time::timeout(deadline, greet(&acceptor, &hostname));
+        let greeted = tokio::time::timeout(deadline, greet(&acceptor, &hostname, network));
         let error = tokio::select! {
             biased;
             greeted = greeted => match greeted {
@@ -136,6 +146,11 @@ impl Guest {
 
     pub(super) fn spawn(spec: GuestSpec<'_>) -> Result<(Self, sockets::Acceptor, String, Instant)> {
         let folder = prepare(&spec.folder).map_err(|e| unwritable(&spec.folder, e))?;
+        let mut network_modules = None;
+        let network = spec.net.map(|net| {
+            network_modules = Some(net.modules);
+            (net.program, net.egress_allow, net.publishes)
+        });
         let mut launch = Launch::new(Parts {
             limits: spec.limits,
             kvm: spec.kvm,
@@ -144,6 +159,7 @@ impl Guest {
             frozen: spec.frozen,
             writable: spec.top,
             quota_bytes: spec.quota_bytes,
+            network_modules,
             ephemeral: false,
             debug_console: spec.debug_console,
         })?;
@@ -152,6 +168,7 @@ impl Guest {
         launch.config.outlive_control = true;
         launch.config.control_listener_fd = Some(launch.inherited.add(control_listener));
         launch.config.vsock.listener_fd = Some(launch.inherited.add(agent_listener));
+        let mut cable = launch.cable.take();
         let log = create(&spec.folder.join("monitor.log")).map_err(launch::resources)?;
         let identity = create(&spec.folder.join("monitor.stat")).map_err(launch::resources)?;
         let (mut command, sockets) = launch.command(spec.monitor)?;
@@ -164,7 +181,9 @@ impl Guest {
         // It is waited for by its pidfd.
         drop(child);
         let Sockets {
-            control, acceptor, ..
+            control,
+            acceptor,
+            inherited,
         } = sockets;
         let process = match trace(&spec.folder) {
             Trace::Alive(process) => process,
@@ -176,6 +195,15 @@ impl Guest {
                 .with_detail(log_tail(&spec.folder)));
             }
         };
+        // Our copy of the monitor's end goes first: the network ends when the monitor's does.
+        drop(inherited);
+        if let Some(((program, allow, publishes), cable)) = network.zip(cable.take()) {
+            let started = start_net(&spec.folder, &folder, program, cable, allow, publishes);
+            if let Err(error) = started {
+                process.kill();
+                return Err(error);
+            }
+        }
         let guest = Self::new(
             process,
             Some(Control::start(control)),
@@ -254,6 +282,15 @@ impl Guest {
             }
             #[cfg(test)]
             AgentSocket::Plain(folder) => connect(folder, "agent.sock").await,
+        }
+    }
+
+    /// A new connection to the process that is the guest's network.
+    pub(crate) async fn connect_net(&self) -> io::Result<UnixStream> {
+        match &self.agent {
+            AgentSocket::Vsock(folder) => connect(folder, NET_SOCKET).await,
+            #[cfg(test)]
+            AgentSocket::Plain(folder) => connect(folder, NET_SOCKET).await,
         }
     }
 
@@ -386,6 +423,61 @@ pub(crate) fn failure(ended: &Ended) -> Error {
     end::by_itself(ended)
 }
 
+/// Starts the guest's network.
+fn start_net(
+    path: &Path,
+    folder: &OwnedFd,
+    program: &Path,
+    cable: Cable,
+    egress_allow: Vec<Cidr>,
+    publishes: bool,
+) -> Result<()> {
+    let listener = listen(folder, NET_SOCKET).map_err(launch::resources)?;
+    let vsock = publishes
+        .then(|| {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            rustix::fs::openat(folder, "agent.sock", flags, Mode::empty())
+        })
+        .transpose()
+        .map_err(|error| launch::resources(error.into()))?;
+    let log = create(&path.join("net.log")).map_err(launch::resources)?;
+    let identity = create(&path.join("net.stat")).map_err(launch::resources)?;
+    let (mut command, inherited) = net::command(program, cable, listener, vsock, egress_allow)?;
+    command.stderr(log);
+    spawn::outlive_us(&mut command, &inherited.numbers(), identity);
+    let child = command
+        .spawn()
+        .map_err(|error| net::not_started(program, error))?;
+    // It is waited for by its pidfd.
+    drop(child);
+    reap_net(path);
+    Ok(())
+}
+
+/// Waits in a task of its own for the end of a guest's network that runs.
+fn reap_net(folder: &Path) {
+    if let Some(network) = net_trace(folder) {
+        tokio::spawn(async move { network.ended().await });
+    }
+}
+
+/// The process that is the network of a folder's guest, while it runs.
+fn net_trace(folder: &Path) -> Option<Process> {
+    let line = fs::read_to_string(folder.join("net.stat")).ok()?;
+    Process::find(Identity::parse(&line)?).ok().flatten()
+}
+
+/// Ends the network of a guest that has ended, if it still goes on.
+pub(crate) async fn end_net(folder: &Path) {
+    if boot_id() != fs::read_to_string(folder.join("boot_id")).ok().map(|id| id.trim().to_string()) {
+        return;
+    }
+    if let Some(network) = net_trace(folder) {
+        network.kill();
+        network.ended().await;
+    }
+}
+
 /// What a folder says of the guest that was started in it.
 pub(crate) fn trace(folder: &Path) -> Trace {
     let Ok(boot) = fs::read_to_string(folder.join("boot_id")) else {
@@ -512,6 +604,8 @@ pub(crate) mod testing {
                 .arg(folder.join("agent.sock"))
                 .arg("--staging")
                 .arg(folder)
+                .arg("--secrets")
+                .arg(folder.join("secrets"))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null());
             spawn::outlive_us(&mut command, &[], identity);

@@ -46,6 +46,7 @@ fn artefacts() -> Artefacts {
     let mut modules = file();
     modules.write_all(b"not looked at").expect("written");
     Artefacts {
+        network_modules: None,
         kernel: kernel(),
         modules,
         layers: vec![(index, data)],

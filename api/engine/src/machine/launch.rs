@@ -10,6 +10,7 @@ use pyro_agent_protocol::READY_PORT;
 use pyro_vmm::config;
 use tokio::net::UnixStream;
 
+use super::net::{self, Cable};
 use super::sockets::{Acceptor, memory_file, stream_pair};
 use super::{Artefacts, initramfs};
 use crate::error::{Code, Error, Result};
@@ -31,6 +32,8 @@ pub(super) struct Parts<'a> {
     /// The directory of the writable layer.
     pub(super) writable: OwnedFd,
     pub(super) quota_bytes: u64,
+    /// Gives the guest a network device, and what it needs for it.
+    pub(super) network_modules: Option<File>,
     pub(super) ephemeral: bool,
     pub(super) debug_console: bool,
 }
@@ -39,6 +42,8 @@ pub(super) struct Parts<'a> {
 pub(super) struct Launch {
     pub(super) config: config::Config,
     pub(super) inherited: Inherited,
+    /// For the network's process, when there is a device.
+    pub(super) cable: Option<Cable>,
     control: UnixStream,
     acceptor: Acceptor,
 }
@@ -62,14 +67,24 @@ impl Launch {
             kernel,
             modules,
             layers,
+            network_modules: _,
         } = parts.artefacts;
+        let mut initramfs_fds = vec![inherited.add(modules)];
+        let mut cable = None;
+        let mut device = None;
+        if let Some(modules) = parts.network_modules {
+            initramfs_fds.push(inherited.add(modules));
+            let (net, ours) = net::cable(&mut inherited)?;
+            (device, cable) = (Some(net), Some(ours));
+        }
+        initramfs_fds.push(inherited.add(agent_archive));
         let config = config::Config {
             generation: config::GENERATION,
             vcpu_count: parts.limits.vcpu_count(),
             memory_mib: parts.limits.memory_mib(),
             kvm_fd: inherited.add(parts.kvm),
             kernel_fd: inherited.add(kernel),
-            initramfs_fds: vec![inherited.add(modules), inherited.add(agent_archive)],
+            initramfs_fds,
             root: config::Root {
                 layers: layers
                     .into_iter()
@@ -97,7 +112,7 @@ impl Launch {
                     acceptor_fd: inherited.add(acceptor_theirs),
                 }],
             },
-            net: None,
+            net: device,
             control_fd: inherited.add(control_theirs),
             control_listener_fd: None,
             outlive_control: false,
@@ -106,6 +121,7 @@ impl Launch {
         Ok(Self {
             config,
             inherited,
+            cable,
             control,
             acceptor,
         })

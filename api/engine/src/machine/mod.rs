@@ -12,6 +12,7 @@ mod end;
 pub(crate) mod guest;
 mod initramfs;
 mod launch;
+pub(crate) mod net;
 pub(crate) mod process;
 mod sockets;
 pub(crate) mod spawn;
@@ -53,6 +54,9 @@ pub struct Artefacts {
     pub modules: File,
     /// The root's packed layers as index and data, lowest first.
     pub layers: Vec<(File, File)>,
+    /// The archive with the modules that a guest with a network needs; installs from before there
+    /// were networks have none.
+    pub network_modules: Option<File>,
 }
 
 /// What a VM is made of.
@@ -137,6 +141,7 @@ impl Machine {
             frozen: Vec::new(),
             writable: run.open_writable()?,
             quota_bytes: run.quota_bytes()?,
+            network_modules: None,
             ephemeral: true,
             debug_console: spec.debug_console,
         })?;
@@ -179,7 +184,7 @@ impl Machine {
     /// Cancel safe only in the sense that [`Machine::finish`] may be called afterwards.
     pub async fn wait_ready(&mut self, deadline: Duration) -> Result<Ready> {
         let ended = self.control.ended();
-        let greeted = tokio::time::timeout(deadline, greet(&self.acceptor, &self.hostname));
+        let greeted = tokio::time::timeout(deadline, greet(&self.acceptor, &self.hostname, None));
         let result = tokio::select! {
             biased;
             greeted = greeted => greeted,
@@ -291,7 +296,11 @@ impl Machine {
 }
 
 /// The agent's greeting and our answer.
-async fn greet(acceptor: &Acceptor, hostname: &str) -> io::Result<(UnixStream, Hello)> {
+async fn greet(
+    acceptor: &Acceptor,
+    hostname: &str,
+    network: Option<pyro_agent_protocol::Network>,
+) -> io::Result<(UnixStream, Hello)> {
     let mut stream = acceptor.accept().await?;
     let mut decoder = Decoder::new();
     let mut byte = [0; 1024];
@@ -318,7 +327,7 @@ async fn greet(acceptor: &Acceptor, hostname: &str) -> io::Result<(UnixStream, H
         realtime_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
         hostname: hostname.to_string(),
         entropy: crate::run_dir::random::<64>()?.to_vec(),
-        network: None,
+        network,
     };
     let bytes = pyro_agent_protocol::encode_message(&welcome).map_err(io::Error::other)?;
     stream.write_all(&bytes).await?;

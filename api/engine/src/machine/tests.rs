@@ -13,6 +13,7 @@ fn spec<'a>(runs: &Path, monitor: &'a Path, agent: &'a Path) -> Spec<'a> {
         monitor,
         agent,
         artefacts: Artefacts {
+            network_modules: None,
             kernel: null(),
             modules: null(),
             layers: vec![(null(), null())],

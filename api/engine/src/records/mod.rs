@@ -12,6 +12,8 @@ pub(crate) mod journal;
 pub(crate) mod layers;
 pub(crate) mod names;
 mod record;
+pub(crate) mod secrets;
+pub(crate) mod sheets;
 pub(crate) mod state;
 mod write;
 

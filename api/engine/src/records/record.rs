@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use pyro_client::types::{ApiError, NetworkPolicy, Seed};
+use pyro_client::types::{ApiError, NetworkPolicy, Secret, Seed};
 use pyro_images::Manifest;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,9 @@ pub(crate) struct Record {
     /// When something last changed it, as of this record; see [`super::activity`] for later.
     pub(crate) last_activity_at: Timestamp,
     pub(crate) seed: Seed,
+    /// Names of its secrets; the values are elsewhere ([`super::secrets`]).
+    #[serde(default)]
+    pub(crate) secrets: Vec<Secret>,
     pub(crate) reset_count: u64,
     pub(crate) last_reset_at: Option<Timestamp>,
     pub(crate) phase: Phase,

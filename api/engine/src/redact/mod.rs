@@ -122,3 +122,92 @@ fn spellings(value: &[u8]) -> Vec<Vec<u8>> {
     }
     spellings
 }
+
+/// Where values are in some bytes.
+#[derive(Debug)]
+pub(crate) struct Redacted {
+    /// In order, apart from each other.
+    ranges: Vec<std::ops::Range<usize>>,
+    /// What comes from here on may begin a value.
+    pub(crate) certain: usize,
+}
+
+impl Redactor {
+    /// Where values are in some bytes, before which others may be missing, and after which others may
+    /// follow unless they are `complete`.
+    pub(crate) fn find(&self, bytes: &[u8], after_gap: bool, complete: bool) -> Redacted {
+        let Some(automaton) = &self.0 else {
+            return Redacted {
+                ranges: Vec::new(),
+                certain: bytes.len(),
+            };
+        };
+        let mut ranges: Vec<std::ops::Range<usize>> = Vec::new();
+        let orphan = if after_gap {
+            automaton.orphan(bytes)
+        } else {
+            0
+        };
+        if orphan > 0 {
+            ranges.push(0..orphan);
+        }
+        let mut state = automaton.start();
+        for (at, byte) in bytes.iter().enumerate() {
+            state = automaton.next(state, *byte);
+            let Some(length) = automaton.ends(state) else {
+                continue;
+            };
+            let mut range = at + 1 - length..at + 1;
+            while let Some(last) = ranges.pop_if(|last| last.end > range.start) {
+                range.start = range.start.min(last.start);
+                range.end = range.end.max(last.end);
+            }
+            ranges.push(range);
+        }
+        let open = if complete { 0 } else { automaton.open(state) };
+        let certain = bytes.len() - open;
+        // A value that is there is redacted, whatever it may yet be a part of.
+        let certain = ranges
+            .iter()
+            .find(|range| range.contains(&certain))
+            .map_or(certain, |range| range.end);
+        Redacted { ranges, certain }
+    }
+}
+
+impl Redacted {
+    /// The occurrence that a byte belongs to.
+    pub(crate) fn covers(&self, at: usize) -> Option<&std::ops::Range<usize>> {
+        let index = self.ranges.partition_point(|range| range.end <= at);
+        self.ranges.get(index).filter(|range| range.contains(&at))
+    }
+
+    /// Where the next occurrence begins after a byte that belongs to none.
+    pub(crate) fn next(&self, at: usize) -> usize {
+        let index = self.ranges.partition_point(|range| range.end <= at);
+        self.ranges
+            .get(index)
+            .map_or(usize::MAX, |range| range.start)
+    }
+
+    /// A part of the bytes, with marks in the place of values. One that the part begins within has
+    /// its mark there.
+    pub(crate) fn bytes(&self, bytes: &[u8], part: std::ops::Range<usize>) -> Vec<u8> {
+        let mut out = Vec::with_capacity(part.len());
+        let mut at = part.start;
+        while at < part.end {
+            if let Some(range) = self.covers(at) {
+                // Of one that begins before, the mark was in the part before.
+                if range.start >= part.start || part.start == 0 {
+                    out.extend_from_slice(MARK.as_bytes());
+                }
+                at = range.end;
+                continue;
+            }
+            let end = self.next(at).min(part.end);
+            out.extend_from_slice(&bytes[at..end]);
+            at = end;
+        }
+        out
+    }
+}

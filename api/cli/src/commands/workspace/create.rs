@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use pyro_client::types::{CreateWorkspace, SeedKind, Workspace};
+use pyro_client::types::{CreateWorkspace, DeclareSecret, SeedKind, Workspace};
 use pyro_engine::environments;
 use pyro_engine::paths::Paths;
 
 use super::{called, long, note_skipped};
-use crate::args::{Create, Label};
+use crate::args::{Create, Label, SecretFile, SecretValue};
 use crate::daemon;
 use crate::environment::pulled_when_missing;
 use crate::input;
@@ -29,6 +29,7 @@ pub(super) async fn create(args: Create, paths: &Paths) -> Result<(), Failure> {
             .transpose()?,
         name: args.name,
         labels: labels(args.labels)?,
+        secrets: secrets(args.secrets, args.secret_files)?,
     };
     let recipe = environments::recipe(&request.environment)?;
     let client = daemon::client().await?;
@@ -67,6 +68,20 @@ fn words(workspace: &Workspace) -> String {
         escape::line(&workspace.environment),
         human::seconds(workspace.ttl_seconds)
     )
+}
+
+/// Secrets as they are declared; the daemon reads the files.
+fn secrets(
+    values: Vec<SecretValue>,
+    files: Vec<SecretFile>,
+) -> Result<Vec<DeclareSecret>, Failure> {
+    let values = values
+        .into_iter()
+        .map(|secret| Ok(DeclareSecret::literal(secret.name, secret.value)));
+    let files = files
+        .into_iter()
+        .map(|secret| Ok(DeclareSecret::file(secret.name, input::host_path(&secret.path)?)));
+    values.chain(files).collect()
 }
 
 /// Labels by key. One that is given twice is a mistake.

@@ -25,6 +25,7 @@ pub(super) async fn exec(args: Exec) -> Result<u8, Failure> {
         command: input::command(args.command)?,
         cwd: args.cwd,
         env: BTreeMap::new(),
+        secret_env: super::secret_env(args.secret_env)?,
         timeout_seconds: args.timeout_seconds,
         detach: args.detach,
     };

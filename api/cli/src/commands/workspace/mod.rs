@@ -11,16 +11,20 @@ mod files;
 mod life;
 mod list;
 mod logs;
+mod services;
+mod shells;
 mod snapshots;
 mod status;
 mod transfer;
+
+use std::collections::BTreeMap;
 
 use pyro_client::ClientError;
 use pyro_client::types::{Skipped, Workspace as Record, WorkspaceState};
 use pyro_engine::paths::Paths;
 use serde::Serialize;
 
-use crate::args::Workspace;
+use crate::args::{SecretVariable, Workspace};
 use crate::interrupt::Interrupts;
 use crate::output::{Colour, Failure, escape, human, note, print, print_json};
 use crate::progress::Working;
@@ -43,6 +47,8 @@ pub(crate) async fn workspace(command: Workspace, paths: &Paths) -> Result<u8, F
         Workspace::Patch { command } => changes::patch(command).await?,
         Workspace::Snapshot { command } => snapshots::snapshot(command).await?,
         Workspace::Reset(args) => snapshots::reset(args).await?,
+        Workspace::Service { command } => services::service(command).await?,
+        Workspace::Shell { command } => shells::shell(command).await?,
         Workspace::Disk { command } => disk::disk(command).await?,
     }
     Ok(0)
@@ -93,6 +99,21 @@ fn state(state: WorkspaceState) -> (&'static str, Option<Colour>) {
         WorkspaceState::Stopped => ("stopped", None),
         WorkspaceState::Failed => ("failed", Some(Colour::Red)),
     }
+}
+
+/// Variables by secret. One that is given twice is a mistake.
+fn secret_env(given: Vec<SecretVariable>) -> Result<BTreeMap<String, String>, Failure> {
+    let mut map = BTreeMap::new();
+    for SecretVariable { secret, variable } in given {
+        if map.insert(secret.clone(), variable).is_some() {
+            return Err(Failure::new(
+                "invalid_environment",
+                format!("the secret {} is given twice", escape::quoted(&secret)),
+                "give each secret once",
+            ));
+        }
+    }
+    Ok(map)
 }
 
 /// Most things left behind that are named to a person.
@@ -156,6 +177,9 @@ mod tests {
             snapshot_count: 0,
             reset_count: 0,
             last_reset_at: None,
+            secrets: Vec::new(),
+            service_count: 0,
+            shell_count: 0,
         }
     }
 }

@@ -52,6 +52,17 @@ fn words(record: &Workspace, now: Timestamp, paint: Paint) -> String {
     );
     fields.add("files", &record.workspace_path);
     fields.add("seed", seed(record));
+    if !record.secrets.is_empty() {
+        let names: Vec<_> = record.secrets.iter().map(|one| one.name.as_str()).collect();
+        fields.add("secrets", names.join(", "));
+    }
+    if record.service_count > 0 {
+        let running = human::count(record.service_count, "service");
+        fields.add("services", format!("{running} running"));
+    }
+    if record.shell_count > 0 {
+        fields.add("shells", record.shell_count.to_string());
+    }
     fields.add("commands", record.command_count.to_string());
     fields.add("snapshots", record.snapshot_count.to_string());
     if let Some(then) = record.last_reset_at {

@@ -4,6 +4,7 @@
 //! time is up and the agent does not notice), the command's entry in the journal gets its last
 //! form and everybody who waits is told.
 
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,9 @@ use pyro_agent_protocol::{
     Request, Start,
 };
 use pyro_client::types::{CAPTURE_BYTES, ExecEvent, ExecRecord, ExecState};
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::running::Running;
@@ -25,6 +28,7 @@ use crate::engine::slot::{Operation, Slot};
 use crate::error::{Code, Error};
 use crate::machine::guest::Guest;
 use crate::records::Phase;
+use crate::redact::{self, Redactor};
 
 /// What the agent gets on top of a command's time to kill it and say so.
 const GRACE: Duration = Duration::from_secs(10);
@@ -39,8 +43,33 @@ pub(super) struct Follower {
     pub(super) operation: Operation,
     pub(super) guest: Arc<Guest>,
     pub(super) running: Arc<Running>,
+    pub(super) redaction: Redaction,
     pub(super) listener: Option<Listener>,
     pub(super) how: How,
+}
+
+/// What takes secrets out of all that the command prints.
+pub(super) struct Redaction {
+    redactor: Redactor,
+    stdout: redact::Stream,
+    stderr: redact::Stream,
+}
+
+impl Redaction {
+    pub(super) fn new(redactor: &Redactor) -> Self {
+        Self {
+            redactor: redactor.clone(),
+            stdout: redactor.stream(),
+            stderr: redactor.stream(),
+        }
+    }
+
+    fn of(&mut self, stream: OutputStream) -> &mut redact::Stream {
+        match stream {
+            OutputStream::Stdout => &mut self.stdout,
+            OutputStream::Stderr => &mut self.stderr,
+        }
+    }
 }
 
 /// How the command begins for us.
@@ -50,6 +79,8 @@ pub(super) enum How {
         exec: Exec,
         /// What the agent is told, too.
         timeout: Duration,
+        /// The connection for it.
+        connecting: JoinHandle<io::Result<UnixStream>>,
     },
     /// It runs already.
     Attach,
@@ -79,15 +110,18 @@ impl Follower {
             Ok(end) => end,
             Err(error) => self.lost(error).await,
         };
+        self.let_out().await;
         let Self {
             slot,
             operation,
             guest,
             running,
+            redaction,
             listener,
             ..
         } = self;
-        let record = end.of(running.record());
+        let mut record = end.of(running.record());
+        record.error = record.error.map(|error| redaction.redactor.error(error));
         let written = finish(&slot, &running, record.clone()).await;
         operation.changed();
         let forget = Request::Forget {
@@ -114,8 +148,14 @@ impl Follower {
     /// Starts it, or attaches to it, and stays with it until it has ended.
     async fn follow(&mut self) -> Result<End, AgentError> {
         let job = self.running.job.clone();
-        let (request, timeout) = match &self.how {
-            How::Start { exec, timeout } => {
+        let mut connecting = None;
+        let (request, timeout) = match &mut self.how {
+            How::Start {
+                exec,
+                timeout,
+                connecting: begun,
+            } => {
+                connecting = Some(begun);
                 let hold = self
                     .listener
                     .as_ref()
@@ -147,8 +187,16 @@ impl Follower {
         let mut limit = overdue;
         let mut ending: Option<Ending> = None;
         let guest = Arc::clone(&self.guest);
+        let begin = async {
+            let Some(connecting) = connecting else {
+                return Conversation::begin(&guest, &request).await;
+            };
+            let stream = connecting.await.map_err(io::Error::other);
+            let stream = stream.flatten().map_err(AgentError::Lost)?;
+            Conversation::begin_on(stream, &request).await
+        };
         let mut conversation = tokio::select! {
-            begun = Conversation::begin(&guest, &request) => begun?,
+            begun = begin => begun?,
             () = tokio::time::sleep_until(overdue) => return Ok(End::of_ours(Ending::Overdue, timeout)),
         };
         loop {
@@ -210,6 +258,9 @@ impl Follower {
                 Ok(None)
             }
             JobEvent::Gap { stream, bytes } => {
+                let before = self.redaction.of(stream).gap();
+                let overdue = Instant::now() + GRACE;
+                self.give(stream, &before, ending.is_some(), overdue).await;
                 let mut output = self.running.output();
                 match stream {
                     OutputStream::Stdout => output.0.skip(bytes),
@@ -237,6 +288,23 @@ impl Follower {
 
     /// Keeps what it wrote, and passes it on unless nobody is to be waited for.
     async fn output(&mut self, stream: OutputStream, bytes: &[u8], quiet: bool, overdue: Instant) {
+        let bytes = self.redaction.of(stream).push(bytes);
+        self.give(stream, &bytes, quiet, overdue).await;
+    }
+
+    /// Gives what was held back because it might have begun a secret.
+    async fn let_out(&mut self) {
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            let bytes = self.redaction.of(stream).finish();
+            let overdue = Instant::now() + GRACE;
+            self.give(stream, &bytes, false, overdue).await;
+        }
+    }
+
+    async fn give(&mut self, stream: OutputStream, bytes: &[u8], quiet: bool, overdue: Instant) {
+        if bytes.is_empty() {
+            return;
+        }
         {
             let mut output = self.running.output();
             match stream {

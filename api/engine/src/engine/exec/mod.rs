@@ -9,6 +9,7 @@ mod ends;
 mod follow;
 mod running;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use super::{Engine, blocking, to_the_end};
 use crate::error::{Code, Error, Result};
 use crate::limits::MAX_SECONDS;
 use crate::oneshot::check_argv;
-use follow::{Follower, How, Listener};
+use follow::{Follower, How, Listener, Redaction};
 
 pub(super) use ends::Ends;
 pub(super) use running::Execs;
@@ -80,11 +81,14 @@ impl Engine {
             // Until it is noted: a reset and a deletion take the journal away.
             let steady = slot.steady().await?;
             let guest = slot.guest()?;
+            let secrets = slot.living.secrets();
+            let env = secrets.environment(&request.env, &request.secret_env)?;
+            let redactor = secrets.redactor().clone();
             let started_at = Timestamp::now();
             let running = slot.execs.add(|sequence| ExecRecord {
                 sequence,
                 workspace_id: slot.id().to_string(),
-                command: request.command.clone(),
+                command: request.command.iter().map(|word| redactor.text(word)).collect(),
                 cwd: engine.absolute(&request.cwd),
                 state: ExecState::Running,
                 exit_code: None,
@@ -100,6 +104,11 @@ impl Engine {
                 error: None,
             });
             let sequence = running.sequence();
+            // While the intent is written: a connection that nothing is said on yet does nothing.
+            let connecting = {
+                let guest = Arc::clone(&guest);
+                tokio::spawn(async move { guest.connect().await })
+            };
             let intent = Arc::clone(&running);
             let noted = blocking(move || intent.journal.begin(&intent.record())).await;
             if let Err(error) = noted {
@@ -115,13 +124,15 @@ impl Engine {
                 operation,
                 guest,
                 running,
+                redaction: Redaction::new(&redactor),
                 listener: Some(Listener {
                     sender,
                     detached: request.detach,
                 }),
                 how: How::Start {
-                    exec: engine.agents(&request, timeout),
+                    exec: engine.agents(&request, env, timeout),
                     timeout,
+                    connecting,
                 },
             };
             tokio::spawn(follower.run());
@@ -215,6 +226,7 @@ impl Engine {
                         operation: self.begin_anyhow(slot),
                         guest: Arc::clone(guest),
                         running,
+                        redaction: Redaction::new(&slot.living.redactor()),
                         listener: None,
                         how: How::Attach,
                     };
@@ -245,10 +257,15 @@ impl Engine {
     }
 
     /// The request as the agent is told.
-    fn agents(&self, request: &ExecRequest, timeout: Duration) -> protocol::Exec {
+    fn agents(
+        &self,
+        request: &ExecRequest,
+        env: BTreeMap<String, String>,
+        timeout: Duration,
+    ) -> protocol::Exec {
         protocol::Exec {
             argv: request.command.clone(),
-            env: request.env.clone(),
+            env,
             cwd: Some(self.absolute(&request.cwd)),
             user: None,
             timeout_ms: Some(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
@@ -289,7 +306,7 @@ pub(super) fn absolute(path: &str) -> String {
 }
 
 /// Refuses what no guest could run.
-fn check(request: &ExecRequest) -> Result<()> {
+pub(super) fn check(request: &ExecRequest) -> Result<()> {
     check_argv(&request.command)?;
     if !(1..=MAX_SECONDS).contains(&request.timeout_seconds) {
         return Err(Error::new(

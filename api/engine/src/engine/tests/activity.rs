@@ -131,6 +131,7 @@ async fn what_changes_a_workspace_is_activity_and_what_reads_it_is_not() {
     for (name, moved) in stayed {
         assert!(!moved, "{name} is no activity");
     }
+    living(e).await;
     assert!(moves(e, e.stop("a")).await, "stop is activity");
     let image = ExportDisk {
         output: output("disk"),
@@ -148,6 +149,72 @@ async fn what_changes_a_workspace_is_activity_and_what_reads_it_is_not() {
         assert!(!moved, "{name} is no activity");
     }
     assert!(moves(e, e.start("a")).await, "start is activity");
+}
+
+/// Services and shells.
+async fn living(e: &Arc<Engine>) {
+    let sleeping = StartService::new("s", ["sleep", "1000"]);
+    assert!(
+        moves(e, e.service_start("a", sleeping)).await,
+        "service_start is activity"
+    );
+    let opened = moves(e, e.shell_open("a", OpenShell::default())).await;
+    assert!(opened, "shell_open is activity");
+    let id = e.shell_list("a").await.expect("listed").shells[0]
+        .shell_id
+        .clone();
+    let line = WriteShell::line("true");
+    assert!(
+        moves(e, e.shell_write("a", &id, line)).await,
+        "shell_write is activity"
+    );
+    let int = SignalShell::default();
+    assert!(
+        moves(e, e.shell_signal("a", &id, int)).await,
+        "shell_signal is activity"
+    );
+    let stayed = [
+        (
+            "service_list",
+            moves(e, async { e.service_list("a") }).await,
+        ),
+        (
+            "service_status",
+            moves(e, async { e.service_status("a", "s") }).await,
+        ),
+        (
+            "service_logs",
+            moves(e, e.service_logs("a", "s", ReadServiceLogs::default())).await,
+        ),
+        ("shell_list", moves(e, e.shell_list("a")).await),
+        (
+            "shell_read",
+            moves(e, e.shell_read("a", &id, ReadShell::default())).await,
+        ),
+        (
+            "shell_follow",
+            moves(e, e.shell_follow("a", &id, FollowShell::default())).await,
+        ),
+        (
+            "shell_resize",
+            moves(
+                e,
+                e.shell_resize("a", &id, ResizeShell { cols: 80, rows: 24 }),
+            )
+            .await,
+        ),
+    ];
+    for (name, moved) in stayed {
+        assert!(!moved, "{name} is no activity");
+    }
+    assert!(
+        moves(e, e.shell_close("a", &id)).await,
+        "shell_close is activity"
+    );
+    assert!(
+        moves(e, e.service_stop("a", "s")).await,
+        "service_stop is activity"
+    );
 }
 
 #[test]

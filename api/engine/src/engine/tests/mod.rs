@@ -7,6 +7,9 @@ mod disk;
 mod exec;
 mod files;
 mod life;
+mod secrets;
+mod services;
+mod shells;
 
 use std::path::PathBuf;
 use std::sync::Arc;
