@@ -217,7 +217,7 @@ fn a_diff_in_a_pipe_is_counts_and_the_patch_itself() {
     let patch = "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+\u{1b}b\n";
     let diff = json!({
         "workspace_id": "ws-aaaaaaaaaaaa", "changed": true, "added": 0, "modified": 1, "deleted": 0,
-        "non_text": 1, "entries": [], "patch": patch, "patch_truncated": false,
+        "metadata": 0, "non_text": 1, "entries": [], "patch": patch, "patch_truncated": false,
     });
     let fake = Fake::new(Vec::new(), vec![("/diff", diff)]);
     let output = fake.host.run(&["workspace", "diff", "w"]);

@@ -142,7 +142,7 @@ fn life() {
     let bad = format!("{patch}--- a/README\n+++ b/README\n@@ -1,2 +1,2 @@\n one\n-zwei\n+2\n");
     assert_eq!(
         daemon.error(&["patch", "apply", id, "--patch", &bad]),
-        "patch_refused"
+        "patch_mismatch"
     );
     daemon.json(&["patch", "apply", id, "--patch", patch, "--dry-run"]);
     assert_eq!(daemon.sh(id, "grep -c 41 src/main.py"), "1\n");

@@ -196,6 +196,9 @@ pub(crate) struct ExportDisk {
     /// The image to make on this machine
     #[arg(long, value_name = "HOST_PATH")]
     pub(crate) output: PathBuf,
+    /// Replace what is there
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) json: Json,
 }

@@ -138,7 +138,10 @@ const CONTRACT: &[(&str, &str)] = &[
         "pyro workspace reset",
         "WORKSPACE --snapshot=baseline --json",
     ),
-    ("pyro workspace disk export", "WORKSPACE --output --json"),
+    (
+        "pyro workspace disk export",
+        "WORKSPACE --output --force --json",
+    ),
     (
         "pyro workspace disk list",
         "WORKSPACE PATH=/workspace --recursive --json",
@@ -310,4 +313,70 @@ fn json_is_found_on_every_command_that_has_it() {
             "{line}{after}"
         );
     }
+}
+
+/// Members of requests that are no flag, and why.
+const NO_FLAG: [(&str, &str, &str); 7] = [
+    ("run", "pull", "the command pulls itself, with progress"),
+    ("workspace_create", "pull", "likewise"),
+    ("workspace_exec", "env", "`env A=B` in the guest does it"),
+    ("workspace_file_read", "encoding", "any file can be printed"),
+    ("workspace_file_write", "encoding", "any file can be read"),
+    ("workspace_disk_read", "encoding", "any file can be printed"),
+    (
+        "workspace_disk_read",
+        "offset",
+        "the contract has no flag for it",
+    ),
+];
+/// Members whose flag is called otherwise.
+const RENAMED: [(&str, &str, &str); 1] = [("workspace_file_write", "content", "text")];
+
+#[test]
+fn every_operation_has_a_command_with_a_flag_for_every_member() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/public-contract.md");
+    let page = std::fs::read_to_string(page).expect("the contract");
+    let table = page
+        .split("<!-- ")
+        .find(|part| part.starts_with("operations: "))
+        .expect("the table, which the server's test compares with the code");
+    let mut seen = 0;
+    for row in table.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<Vec<&str>> = row
+            .split(" | ")
+            .map(|cell| cell.split('`').skip(1).step_by(2).collect())
+            .collect();
+        let (operation, members) = (cells[0][0], &cells[3]);
+        // Asked for by other commands: every one, `logs`, and a Ctrl-C.
+        if ["health", "exec_get", "exec_cancel"].contains(&operation) {
+            continue;
+        }
+        let mut command = Cli::command();
+        let words = operation.strip_prefix("workspace_").unwrap_or(operation);
+        let group = (operation != "run").then_some("workspace");
+        for word in group.into_iter().chain(words.split('_')) {
+            command = command
+                .find_subcommand(word)
+                .unwrap_or_else(|| panic!("{operation}: no command {word}"))
+                .clone();
+        }
+        let args: Vec<&str> = command
+            .get_arguments()
+            .map(|arg| arg.get_id().as_str())
+            .collect();
+        for member in members.iter().map(|member| member.trim_end_matches('?')) {
+            let is = |(of, name, _): &(&str, &str, &str)| (*of, *name) == (operation, member);
+            if NO_FLAG.iter().any(is) {
+                continue;
+            }
+            let name = RENAMED
+                .iter()
+                .find(|one| is(one))
+                .map_or(member, |one| one.2);
+            assert!(args.contains(&name), "{operation}: no {name} in {args:?}");
+        }
+        assert!(args.contains(&"json"), "{operation}");
+        seen += 1;
+    }
+    assert!(seen > 20, "{seen}");
 }

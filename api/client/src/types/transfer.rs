@@ -81,6 +81,8 @@ pub enum ChangeKind {
     Deleted,
     /// It is another kind of thing.
     TypeChanged,
+    /// Only its owner or group is another. A patch cannot say that.
+    Metadata,
 }
 
 /// One path that differs.
@@ -92,8 +94,10 @@ pub struct Change {
     pub change: ChangeKind,
     /// What it is, or was when it is gone.
     pub kind: FileKind,
-    /// Whether its content is not text.
+    /// Whether its content is not text, as far as it was looked at.
     pub binary: bool,
+    /// Whether it is larger than 8 MiB, so that it was not looked at; the patch only names it.
+    pub too_large: bool,
 }
 
 /// What differs from the baseline.
@@ -109,7 +113,9 @@ pub struct Diff {
     pub modified: u64,
     /// Paths that are gone.
     pub deleted: u64,
-    /// Of all these, those whose content is not text.
+    /// Paths of which only the owner or the group is another.
+    pub metadata: u64,
+    /// Of all these, those whose content is not text or too large to be compared.
     pub non_text: u64,
     /// The paths, sorted.
     pub entries: Vec<Change>,

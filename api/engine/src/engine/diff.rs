@@ -58,6 +58,7 @@ fn compare(mut new: StackReader, since: usize, workspace_id: String) -> Result<D
         added: 0,
         modified: 0,
         deleted: 0,
+        metadata: 0,
         non_text: 0,
         entries: Vec::new(),
         patch: String::new(),
@@ -72,15 +73,22 @@ fn compare(mut new: StackReader, since: usize, workspace_id: String) -> Result<D
             .iter()
             .flatten()
             .all(|attr| attr.file_type == FileType::Directory);
-        if both_directories && implied.contains(path) {
-            continue;
-        }
         let Some(kind) = kind(change) else {
             continue;
         };
-        let sides = Sides {
-            old: side(&mut old, change.old.as_ref())?,
-            new: side(&mut new, change.new.as_ref())?,
+        if both_directories && implied.contains(path) && kind != ChangeKind::Metadata {
+            continue;
+        }
+        let sides = match kind {
+            // Nobody needs to read what is the same.
+            ChangeKind::Metadata => Sides {
+                old: None,
+                new: None,
+            },
+            _ => Sides {
+                old: side(&mut old, change.old.as_ref())?,
+                new: side(&mut new, change.new.as_ref())?,
+            },
         };
         let what = change.new.or(change.old);
         let entry = Change {
@@ -88,17 +96,20 @@ fn compare(mut new: StackReader, since: usize, workspace_id: String) -> Result<D
             change: kind,
             kind: what.map_or(FileKind::Other, |attr| stack::kind(attr.file_type)),
             binary: sides.binary(),
+            too_large: sides.too_large(),
         };
         match kind {
             ChangeKind::Added => diff.added += 1,
             ChangeKind::Deleted => diff.deleted += 1,
             ChangeKind::Modified | ChangeKind::TypeChanged => diff.modified += 1,
+            ChangeKind::Metadata => diff.metadata += 1,
         }
-        diff.non_text += u64::from(entry.binary);
+        diff.non_text += u64::from(entry.binary || entry.too_large);
         diff.entries.push(entry);
-        // Git knows no directories.
+        // Git knows neither directories nor owners.
+        let told = !both_directories && kind != ChangeKind::Metadata;
         diff.patch_truncated |= started.elapsed() > PATCH_TIME;
-        if !diff.patch_truncated && !both_directories {
+        if !diff.patch_truncated && told {
             let before = text.len();
             let change = patch::Change {
                 path,
@@ -149,7 +160,7 @@ fn implied(changes: &[tree::Change]) -> BTreeSet<&[u8]> {
     implied
 }
 
-/// What kind of change it is; `None` for what nobody wants to know, such as another owner.
+/// What kind of change it is; `None` for what nobody wants to know, such as another time.
 fn kind(change: &tree::Change) -> Option<ChangeKind> {
     Some(match change.kind() {
         tree::ChangeKind::Added => ChangeKind::Added,
@@ -157,10 +168,14 @@ fn kind(change: &tree::Change) -> Option<ChangeKind> {
         tree::ChangeKind::TypeChanged => ChangeKind::TypeChanged,
         tree::ChangeKind::Modified => {
             let mode = |attr: &Option<Attr>| attr.map(|attr| attr.mode);
-            if !change.content && mode(&change.old) == mode(&change.new) {
+            let owner = |attr: &Option<Attr>| attr.map(|attr| (attr.uid, attr.gid));
+            if change.content || mode(&change.old) != mode(&change.new) {
+                ChangeKind::Modified
+            } else if owner(&change.old) != owner(&change.new) {
+                ChangeKind::Metadata
+            } else {
                 return None;
             }
-            ChangeKind::Modified
         }
     })
 }
@@ -188,6 +203,13 @@ impl Bytes {
 }
 
 impl Sides {
+    fn too_large(&self) -> bool {
+        [&self.old, &self.new]
+            .into_iter()
+            .flatten()
+            .any(|side| matches!(side, Bytes::Opaque(_)))
+    }
+
     fn binary(&self) -> bool {
         [&self.old, &self.new]
             .into_iter()
@@ -197,8 +219,7 @@ impl Sides {
                     let start = &content[..content.len().min(BINARY_PREFIX)];
                     start.contains(&0) || std::str::from_utf8(content).is_err()
                 }
-                Bytes::Opaque(_) => true,
-                Bytes::Special(_) => false,
+                Bytes::Opaque(_) | Bytes::Special(_) => false,
             })
     }
 }

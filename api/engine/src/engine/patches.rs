@@ -29,8 +29,8 @@ impl Engine {
     /// Applies a patch to a running workspace: all of it or nothing.
     ///
     /// # Errors
-    /// [`Code::PatchRefused`] with the file, the hunk and the line that differs;
-    /// [`Code::ContentChanged`] when a file changed meanwhile.
+    /// [`Code::PatchRefused`]; [`Code::PatchMismatch`] with the file, the hunk and the first line
+    /// that differs; [`Code::ContentChanged`] when a file changed meanwhile.
     pub async fn patch_apply(
         self: &Arc<Self>,
         workspace: &str,
@@ -389,5 +389,9 @@ fn changes(
 }
 
 fn refused_patch(error: &PatchError) -> Error {
-    Error::new(Code::PatchRefused, error.to_string(), error.remedy())
+    let code = match error {
+        PatchError::Mismatch { .. } => Code::PatchMismatch,
+        _ => Code::PatchRefused,
+    };
+    Error::new(code, error.to_string(), error.remedy())
 }

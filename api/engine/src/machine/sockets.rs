@@ -99,18 +99,23 @@ pub(super) async fn connect(stream: &mut UnixStream, port: u32) -> io::Result<()
     stream
         .write_all(format!("CONNECT {port}\n").as_bytes())
         .await?;
-    let mut answer = Vec::with_capacity(LONGEST_ANSWER);
-    // Byte by byte: what follows the line already belongs to the guest's program.
-    while answer.last() != Some(&b'\n') {
-        if answer.len() == LONGEST_ANSWER {
+    let mut answer = [0; LONGEST_ANSWER];
+    let mut length = 0;
+    while answer[..length].last() != Some(&b'\n') {
+        if length == LONGEST_ANSWER {
             return Err(io::Error::other(
                 "the monitor's answer to CONNECT is too long",
             ));
         }
-        answer.push(stream.read_u8().await.map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => io::ErrorKind::ConnectionRefused.into(),
-            _ => error,
-        })?);
+        // Looked at before it is taken: what follows the line belongs to the guest's program.
+        let rest = &mut answer[length..];
+        let seen = peek(stream, rest).await?;
+        let taken = match rest[..seen].iter().position(|byte| *byte == b'\n') {
+            Some(end) => end + 1,
+            None if seen == 0 => return Err(io::ErrorKind::ConnectionRefused.into()),
+            None => seen,
+        };
+        length += stream.read_exact(&mut rest[..taken]).await?;
     }
     if answer.starts_with(b"OK ") {
         return Ok(());
@@ -118,6 +123,21 @@ pub(super) async fn connect(stream: &mut UnixStream, port: u32) -> io::Result<()
     Err(io::Error::other(
         "the monitor's answer to CONNECT is not OK",
     ))
+}
+
+/// Waits for bytes, and gives how many are there without taking them; none at the stream's end.
+async fn peek(stream: &UnixStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        let seen = stream.try_io(Interest::READABLE, || {
+            let (seen, _) = rustix::net::recv(stream, &mut *buffer, RecvFlags::PEEK)?;
+            Ok(seen)
+        });
+        match seen {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            seen => return seen,
+        }
+    }
 }
 
 /// A file without a name that holds `bytes`, to be read from its start.

@@ -6,8 +6,9 @@
 //! or missing, never as something else.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use pyro_client::types::ExecRecord;
@@ -82,10 +83,19 @@ impl Journal {
         Ok(contents)
     }
 
-    /// Writes down that a command is about to be started.
+    /// Writes down that a command is about to be started. One that is torn means that it was not.
     pub(crate) fn begin(&self, record: &ExecRecord) -> Result<()> {
-        self.write(&format!("{}.running", record.sequence), record)?;
-        Ok(())
+        let path = self.running(record.sequence);
+        let write = || {
+            let mut file = File::options()
+                .create(true)
+                .write(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&path)?;
+            file.write_all(&serde_json::to_vec(record)?)
+        };
+        write().map_err(|error| unwritable(&self.folder, error))
     }
 
     /// Writes down how a command ended; gives the size of its file. That a reset or a deletion

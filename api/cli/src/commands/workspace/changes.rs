@@ -35,8 +35,12 @@ fn counts(diff: &Diff) -> String {
         0 => String::new(),
         number => format!(" ({number} not text)"),
     };
+    let metadata = match diff.metadata {
+        0 => String::new(),
+        number => format!(", {number} with another owner"),
+    };
     format!(
-        "{} added, {} modified, {} deleted{binary}",
+        "{} added, {} modified, {} deleted{metadata}{binary}",
         diff.added, diff.modified, diff.deleted
     )
 }
@@ -99,6 +103,7 @@ fn summary(applied: &PatchApplied, paint: Paint) -> String {
             ChangeKind::Modified => ("M", Colour::Yellow),
             ChangeKind::Deleted => ("D", Colour::Red),
             ChangeKind::TypeChanged => ("T", Colour::Yellow),
+            ChangeKind::Metadata => ("O", Colour::Yellow),
         };
         let from = match &entry.renamed_from {
             Some(from) => format!(" (was {})", escape::line(from)),

@@ -14,7 +14,7 @@ pub(super) async fn disk(command: Disk) -> Result<(), Failure> {
         Disk::Export(args) => {
             let request = ExportDisk {
                 output: input::host_path(&args.output)?,
-                force: false,
+                force: args.force,
             };
             let client = daemon::client().await?;
             let doing = format!("exporting the disk of {}", args.workspace);

@@ -8,7 +8,7 @@ use pyro_client::types::{
     WorkspaceState,
 };
 use pyro_rootfs::import::make_directories;
-use pyro_rootfs::tree::{Name, NewNode, Owner, StackFiles, Tree};
+use pyro_rootfs::tree::{Ino, Name, NewNode, Owner, SetAttr, StackFiles, Tree};
 
 use super::*;
 
@@ -26,9 +26,8 @@ async fn seeded(world: &World, engine: &Arc<Engine>) -> Workspace {
     engine.create(request).await.expect("created")
 }
 
-/// Writes a file of `/workspace` into the layer on top of a stopped workspace.
-fn write(engine: &Arc<Engine>, path: &str, content: &str) {
-    use std::os::unix::fs::FileExt;
+/// Changes `/workspace` in the layer on top of a stopped workspace.
+fn edit(engine: &Arc<Engine>, work: impl FnOnce(&mut Tree, Ino)) {
     let slot = engine.find("a").expect("there");
     let record = slot.record();
     let layers = engine.state.layers();
@@ -46,23 +45,31 @@ fn write(engine: &Arc<Engine>, path: &str, content: &str) {
         .collect();
     let mut tree = Tree::open(stack).expect("opened");
     let dir = make_directories(&mut tree, b"workspace").expect("there");
-    let name = Name::new(path.as_bytes()).expect("a name");
-    if tree.lookup(dir, name).is_ok() {
-        tree.unlink(dir, name).expect("unlinked");
-    }
-    let new = NewNode {
-        parent: dir,
-        name,
-        owner: Owner { uid: 0, gid: 0 },
-        mode: 0o644,
-    };
-    let ino = tree.create_file(new).expect("made").ino;
-    tree.content_mut(ino)
-        .expect("opened")
-        .write_all_at(content.as_bytes(), 0)
-        .expect("written");
-    tree.wrote(ino, content.len() as u64, None).expect("noted");
+    work(&mut tree, dir);
     tree.sync().expect("synced");
+}
+
+/// Writes a file of `/workspace` into the layer on top of a stopped workspace.
+fn write(engine: &Arc<Engine>, path: &str, content: &str) {
+    use std::os::unix::fs::FileExt;
+    edit(engine, |tree, dir| {
+        let name = Name::new(path.as_bytes()).expect("a name");
+        if tree.lookup(dir, name).is_ok() {
+            tree.unlink(dir, name).expect("unlinked");
+        }
+        let new = NewNode {
+            parent: dir,
+            name,
+            owner: Owner { uid: 0, gid: 0 },
+            mode: 0o644,
+        };
+        let ino = tree.create_file(new).expect("made").ino;
+        tree.content_mut(ino)
+            .expect("opened")
+            .write_all_at(content.as_bytes(), 0)
+            .expect("written");
+        tree.wrote(ino, content.len() as u64, None).expect("noted");
+    });
 }
 
 async fn text(engine: &Arc<Engine>, path: &str) -> Option<String> {
@@ -191,6 +198,44 @@ async fn the_diff_is_against_the_baseline_whatever_the_snapshots() {
         ]
     );
     assert!(diff.patch.contains("-one\n+two\n"), "{}", diff.patch);
+}
+
+#[tokio::test]
+async fn another_owner_and_a_file_too_large_to_compare_are_told_as_what_they_are() {
+    let world = World::new();
+    let engine = world.open().await;
+    seeded(&world, &engine).await;
+    engine.stop("a").await.expect("stopped");
+    write(&engine, "large", &"text\n".repeat(2 << 20));
+    edit(&engine, |tree, dir| {
+        let name = Name::new(b"kept").expect("a name");
+        let ino = tree.lookup(dir, name).expect("there").ino;
+        let another = SetAttr {
+            uid: Some(1000),
+            ..SetAttr::default()
+        };
+        tree.set_attr(ino, &another).expect("set");
+    });
+
+    let diff = engine.diff("a").await.expect("compared");
+
+    let entries: Vec<_> = diff
+        .entries
+        .iter()
+        .map(|e| (e.path.as_str(), e.change, e.binary, e.too_large))
+        .collect();
+    assert_eq!(
+        entries,
+        [
+            ("kept", ChangeKind::Metadata, false, false),
+            ("large", ChangeKind::Added, false, true)
+        ]
+    );
+    assert_eq!(
+        (diff.added, diff.modified, diff.metadata, diff.non_text),
+        (1, 0, 1, 1)
+    );
+    assert!(!diff.patch.contains("kept"), "{}", diff.patch);
 }
 
 #[tokio::test]

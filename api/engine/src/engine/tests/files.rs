@@ -269,7 +269,7 @@ async fn a_patch_that_does_not_fit_changes_nothing_and_says_where() {
         .patch_apply("a", patch(PATCH))
         .await
         .expect_err("refused");
-    assert_eq!(error.code(), Code::PatchRefused);
+    assert_eq!(error.code(), Code::PatchMismatch);
     assert!(
         error.message().contains("edit.txt") && error.message().contains("other"),
         "{error}"
