@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pyro_client::types::{ExecRequest, ExecState, ListFiles, RunRequest};
+use pyro_client::types::{ExecRecord, ExecRequest, ExecState, ListFiles, RunRequest};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -71,7 +71,7 @@ impl Visitor {
         let list = self.calls.list().await;
         let step = self.random.weighted(STEPS);
         let workspace = self.random.of(&list.workspaces);
-        let Some(id) = workspace.map(|workspace| workspace.workspace_id.clone()) else {
+        let Some((id, resets)) = workspace.map(|w| (w.workspace_id.clone(), w.reset_count)) else {
             // Somebody is about to make one.
             tokio::time::sleep(Duration::from_millis(100)).await;
             return;
@@ -85,7 +85,7 @@ impl Visitor {
                 let _ = self.calls.call("status", NOT_THERE, client.get(&id)).await;
             }
             Step::Exec => self.exec(&id, &word).await,
-            Step::Detached => self.detached(&id, &word).await,
+            Step::Detached => self.detached(&id, resets, &word).await,
             Step::Files => {
                 let request = ListFiles {
                     path: ".".to_string(),
@@ -113,14 +113,13 @@ impl Visitor {
         if let Ok(record) = self.calls.call("visitor's exec", NOT_THERE, call).await {
             match record.state {
                 ExecState::Exited => assert_eq!(record.stdout, format!("{word}\n")),
-                ExecState::Lost => {}
-                _ => panic!("{record:?}"),
+                _ => assert!(ended_with_its_guest(&record), "{record:?}"),
             }
         }
     }
 
     /// A command that goes on while daemons come and go.
-    async fn detached(&self, id: &str, word: &str) {
+    async fn detached(&self, id: &str, resets: u64, word: &str) {
         let request = ExecRequest {
             detach: true,
             timeout_seconds: 200,
@@ -138,20 +137,21 @@ impl Visitor {
             let call = client.exec_get(id, started.sequence, wait);
             let Ok(record) = self.calls.call("exec get", NOT_THERE, call).await else {
                 let list = self.calls.list().await;
-                if list.workspaces.iter().any(|w| w.workspace_id == id) {
-                    continue;
+                let mut all = list.workspaces.iter();
+                match all.find(|w| w.workspace_id == id) {
+                    Some(workspace) if workspace.reset_count == resets => continue,
+                    // It is gone, or a reset has begun the journal anew.
+                    _ => return,
                 }
-                return;
             };
             if record.command != request.command {
-                // A reset has begun the journal anew.
+                // The number is another command's since a reset.
                 return;
             }
             match record.state {
                 ExecState::Running => {}
                 ExecState::Exited => return assert_eq!(record.stdout, format!("{word}\n")),
-                ExecState::Lost => return,
-                _ => panic!("{record:?}"),
+                _ => return assert!(ended_with_its_guest(&record), "{record:?}"),
             }
         }
     }
@@ -173,4 +173,10 @@ impl Visitor {
             }
         }
     }
+}
+
+/// Whether a command ended because its guest did: told so, or by a guest that powers off.
+fn ended_with_its_guest(record: &ExecRecord) -> bool {
+    record.state == ExecState::Lost
+        || (record.state == ExecState::Signalled && matches!(record.signal, Some(15 | 9)))
 }
