@@ -13,11 +13,13 @@ use pyro_agent_protocol as protocol;
 use pyro_agent_protocol::{ErrorCode, ExitStatus};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::engine::Cidr;
 use crate::error::{Code, Error, Result};
 use crate::exec::{ExecError, Outcome, Streams, exec};
 use crate::kvm;
 use crate::limits::{Host, Limits, Wanted};
 pub use crate::machine::Ready;
+use crate::machine::net::{self, NetSpec};
 use crate::machine::{Artefacts, Ended, Finished, Machine, Spec};
 use crate::paths::Paths;
 use crate::run_dir::RunDir;
@@ -41,6 +43,9 @@ pub struct Request {
     pub wanted: Wanted,
     /// Copies the guest's console to our standard error. Slow.
     pub debug_console: bool,
+    /// Ranges that the guest may reach although they would be refused; without a value it has no
+    /// network.
+    pub egress: Option<Vec<Cidr>>,
 }
 
 /// A run that can start: everything that can be known before is checked.
@@ -50,6 +55,7 @@ pub struct Prepared {
     kvm: File,
     monitor: PathBuf,
     agent: PathBuf,
+    net: Option<PathBuf>,
     runs: PathBuf,
     request: Request,
 }
@@ -117,12 +123,17 @@ pub async fn prepare(paths: &Paths, request: Request) -> Result<Prepared> {
     check_argv(&request.argv)?;
     let monitor = paths.monitor.find()?.to_path_buf();
     let agent = paths.agent.find()?.to_path_buf();
+    let net = match &request.egress {
+        Some(_) => Some(paths.net.find()?.to_path_buf()),
+        None => None,
+    };
     let kvm = kvm::open_usable(paths).await?;
     Ok(Prepared {
         limits,
         kvm,
         monitor,
         agent,
+        net,
         runs: paths.runs(),
         request,
     })
@@ -172,15 +183,30 @@ impl Prepared {
             kvm,
             monitor,
             agent,
+            net,
             runs,
             request,
         } = self;
+        let mut artefacts = artefacts;
+        let net = match &net {
+            None => None,
+            Some(program) => Some(NetSpec {
+                program,
+                modules: artefacts
+                    .network_modules
+                    .take()
+                    .ok_or_else(|| net::no_modules("that is installed"))?,
+                egress_allow: request.egress.clone().unwrap_or_default(),
+                publishes: false,
+            }),
+        };
         let mut machine = Machine::spawn(Spec {
             limits,
             kvm,
             monitor: &monitor,
             agent: &agent,
             artefacts,
+            net,
             run: RunDir::create(&runs)?,
             hostname: "pyro".to_string(),
             operations: 1,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use pyro_client::types::{CreateWorkspace, NetworkPolicy, Seed, SeedKind, Skipped, Workspace};
+use pyro_client::types::{CreateWorkspace, Seed, SeedKind, Skipped, Workspace};
 use pyro_rootfs::import::{self, IgnoredFiles, ImportError, ImportLimits};
 use pyro_rootfs::tree::{PackedFiles, Quota, StackFiles, Tree};
 
@@ -41,9 +41,7 @@ impl Engine {
             let record = record(&request, limits, environment)?;
             let declared = request.secrets;
             let secrets = blocking(move || Secrets::declared(&declared)).await?;
-            if record.network_policy != NetworkPolicy::Off {
-                engine.paths.net.find()?;
-            }
+            engine.check_network(record.network_policy)?;
             engine
                 .make(record, request.seed_path.map(PathBuf::from), secrets)
                 .await

@@ -48,6 +48,14 @@ impl Engine {
         Ok(())
     }
 
+    /// Finds out whether guests can have what a policy allows, as far as that can be known.
+    pub(super) fn check_network(&self, policy: NetworkPolicy) -> Result<()> {
+        match &self.launcher {
+            Launcher::Monitor if policy != NetworkPolicy::Off => self.paths.net.find().map(drop),
+            _ => Ok(()),
+        }
+    }
+
     /// Boots the workspace of a record; answers when its agent is ready. When that fails, nothing
     /// is left running.
     pub(super) async fn launch(&self, record: &Record, folder: &Path) -> Result<Guest> {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
 use super::exec::Ends;
-use super::{Engine, blocking};
+use super::{Cidr, Engine, blocking};
 use crate::environments::{self, Opened};
 use crate::error::{Code, Error, Result};
 use crate::exec::Streams;
@@ -59,7 +59,8 @@ impl Engine {
         stdin: Option<impl AsyncRead + Unpin + Send + 'static>,
     ) -> Result<RunStream> {
         let recipe = environments::recipe(&request.environment)?;
-        let prepared = oneshot::prepare(&self.paths, wanted(&request)?).await?;
+        let prepared =
+            oneshot::prepare(&self.paths, wanted(&request, &self.options.egress_allow)?).await?;
         let paths = self.paths.clone();
         let open = move |pull| environments::open_or_pull(&paths, recipe, pull);
         let opened = match request.pull {
@@ -99,19 +100,15 @@ impl Engine {
 /// # Errors
 /// As of [`Engine::run`], but for the environment.
 pub async fn check(paths: &Paths, request: &RunRequest) -> Result<()> {
-    oneshot::prepare(paths, wanted(request)?).await?;
+    oneshot::prepare(paths, wanted(request, &[])?).await?;
     Ok(())
 }
 
-fn wanted(request: &RunRequest) -> Result<Request> {
-    if request.network != NetworkPolicy::Off {
-        return Err(Error::new(
-            Code::NetworkUnavailable,
-            "guests have no network yet",
-            "leave --network out, or pass --network off",
-        ));
-    }
+fn wanted(request: &RunRequest, egress_allow: &[Cidr]) -> Result<Request> {
+    // A run has no services, so it has no ports to publish.
+    let egress = (request.network != NetworkPolicy::Off).then(|| egress_allow.to_vec());
     Ok(Request {
+        egress,
         argv: request.command.clone(),
         env: BTreeMap::new(),
         wanted: Wanted {

@@ -469,7 +469,11 @@ fn net_trace(folder: &Path) -> Option<Process> {
 
 /// Ends the network of a guest that has ended, if it still goes on.
 pub(crate) async fn end_net(folder: &Path) {
-    if boot_id() != fs::read_to_string(folder.join("boot_id")).ok().map(|id| id.trim().to_string()) {
+    if boot_id()
+        != fs::read_to_string(folder.join("boot_id"))
+            .ok()
+            .map(|id| id.trim().to_string())
+    {
         return;
     }
     if let Some(network) = net_trace(folder) {

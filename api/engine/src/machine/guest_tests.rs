@@ -97,6 +97,7 @@ fn start(folder: &Path, monitor: &Path, kvm: File) -> Guest {
         monitor,
         agent: Path::new("/bin/true"),
         artefacts: artefacts(),
+        net: None,
         frozen: vec![layer(folder, "frozen")],
         top: layer(folder, "top"),
         quota_bytes: 1 << 30,

@@ -32,6 +32,8 @@ use tokio::task::JoinHandle;
 
 pub use control::{Control, Ended};
 use launch::{Launch, Parts};
+use net::NetSpec;
+use pyro_net::egress::Cidr;
 use sockets::{Acceptor, stream_pair};
 
 use crate::error::{Code, Error, Result};
@@ -72,6 +74,8 @@ pub struct Spec<'a> {
     pub agent: &'a Path,
     /// What it boots.
     pub artefacts: Artefacts,
+    /// Its network, if it has one.
+    pub(crate) net: Option<NetSpec<'a>>,
     /// Where it writes.
     pub run: RunDir,
     /// The guest's host name.
@@ -101,6 +105,8 @@ pub struct Machine {
     ready: Option<UnixStream>,
     streams: Vec<UnixStream>,
     stderr: JoinHandle<Vec<u8>>,
+    /// Its network, if it has one.
+    net: Option<Child>,
     hostname: String,
     started: Instant,
     run: RunDir,
@@ -128,11 +134,17 @@ impl Machine {
             monitor,
             agent,
             artefacts,
+            net,
             run,
             hostname,
             operations,
             ..
         } = spec;
+        let mut network_modules = None;
+        let net = net.map(|net| {
+            network_modules = Some(net.modules);
+            (net.program, net.egress_allow)
+        });
         let mut launch = Launch::new(Parts {
             limits,
             kvm,
@@ -141,10 +153,11 @@ impl Machine {
             frozen: Vec::new(),
             writable: run.open_writable()?,
             quota_bytes: run.quota_bytes()?,
-            network_modules: None,
+            network_modules,
             ephemeral: true,
             debug_console: spec.debug_console,
         })?;
+        let cable = launch.cable.take();
         let mut streams = Vec::with_capacity(operations);
         for _ in 0..operations {
             let (ours, theirs) = stream_pair().map_err(launch::resources)?;
@@ -161,8 +174,16 @@ impl Machine {
             .spawn()
             .map_err(|e| launch::not_started(monitor, e))?;
         let launch::Sockets {
-            control, acceptor, ..
+            control,
+            acceptor,
+            inherited,
         } = sockets;
+        // Our copy of the monitor's end goes first: the network ends when the monitor's does.
+        drop(inherited);
+        let net = match net.zip(cable) {
+            None => None,
+            Some(((program, allow), cable)) => Some(spawn_net(program, cable, allow)?),
+        };
         let stderr = child.stderr.take();
         let stderr = tokio::spawn(keep_tail(stderr, spec.debug_console));
         let control = Control::start(control);
@@ -173,6 +194,7 @@ impl Machine {
             ready: None,
             streams,
             stderr,
+            net,
             hostname,
             started,
             run,
@@ -184,7 +206,8 @@ impl Machine {
     /// Cancel safe only in the sense that [`Machine::finish`] may be called afterwards.
     pub async fn wait_ready(&mut self, deadline: Duration) -> Result<Ready> {
         let ended = self.control.ended();
-        let greeted = tokio::time::timeout(deadline, greet(&self.acceptor, &self.hostname, None));
+        let network = self.net.is_some().then(net::welcome);
+        let greeted = tokio::time::timeout(deadline, greet(&self.acceptor, &self.hostname, network));
         let result = tokio::select! {
             biased;
             greeted = greeted => greeted,
@@ -277,6 +300,10 @@ impl Machine {
                 self.child.try_wait().ok().flatten()
             }
         };
+        if let Some(net) = &mut self.net {
+            // It has nobody to serve any more.
+            let _ = net.kill().await;
+        }
         let ended = tokio::time::timeout(ANSWER_DEADLINE, self.control.ended())
             .await
             .unwrap_or(Ended::Silently);
@@ -293,6 +320,18 @@ impl Machine {
             removed: run.remove(),
         }
     }
+}
+
+/// Starts the network of a VM that goes with us. Nobody asks it anything.
+fn spawn_net(program: &Path, cable: net::Cable, egress_allow: Vec<Cidr>) -> Result<Child> {
+    let listener = sockets::nameless_listener().map_err(launch::resources)?;
+    let (command, inherited) = net::command(program, cable, listener, None, egress_allow)?;
+    let mut command = Command::from(command);
+    command.stderr(Stdio::null()).kill_on_drop(true);
+    spawn::inherit_only(&mut command, &inherited.numbers());
+    command
+        .spawn()
+        .map_err(|error| net::not_started(program, error))
 }
 
 /// The agent's greeting and our answer.

@@ -25,6 +25,20 @@ pub(super) fn stream_pair() -> io::Result<(UnixStream, OwnedFd)> {
     Ok((UnixStream::from_std(ours)?, theirs.into()))
 }
 
+/// A listening socket that nobody can connect to.
+pub(super) fn nameless_listener() -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // The kernel chooses an abstract name (unix(7), autobind); it is told to nobody.
+    rustix::net::bind(&socket, &rustix::net::SocketAddrUnix::new_unnamed())?;
+    rustix::net::listen(&socket, 1)?;
+    Ok(socket)
+}
+
 /// The socket on which the monitor hands over connections that the guest opens to one host port.
 #[derive(Debug)]
 pub(super) struct Acceptor {

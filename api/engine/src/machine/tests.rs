@@ -18,6 +18,7 @@ fn spec<'a>(runs: &Path, monitor: &'a Path, agent: &'a Path) -> Spec<'a> {
             modules: null(),
             layers: vec![(null(), null())],
         },
+        net: None,
         run: RunDir::create(runs).expect("created"),
         hostname: "pyro".into(),
         operations: 1,

@@ -7,6 +7,7 @@ mod disk;
 mod exec;
 mod files;
 mod life;
+mod ports;
 mod secrets;
 mod services;
 mod shells;
