@@ -72,6 +72,7 @@ Examples:
   pyro run debian:12 -- git --version
   pyro run debian:12 -- sh -c 'echo hello; exit 7'          Exits 7
   echo 'print(6 * 7)' | pyro run debian:12 -- python3 -     Standard input is passed on
+  pyro run debian:12 --network egress -- apt-get update
   pyro run debian:12 --mem-mib 2048 --timeout-seconds 120 --json -- python3 -V
 
 The environment is pulled first when it is not installed.

@@ -90,7 +90,7 @@ const CONTRACT: &[(&str, &str)] = &[
     (
         "pyro workspace create",
         "ENV --vcpu-count=1 --mem-mib=1024 --ttl-seconds=600 --network-policy=off --seed-path \
-         --name --label --id-only --json",
+         --name --label --secret --secret-file --id-only --json",
     ),
     ("pyro workspace list", "--json"),
     (
@@ -104,7 +104,7 @@ const CONTRACT: &[(&str, &str)] = &[
     ("pyro workspace start", "WORKSPACE --json"),
     (
         "pyro workspace exec",
-        "WORKSPACE --timeout-seconds=30 --cwd=/workspace --detach --json CMD",
+        "WORKSPACE --timeout-seconds=30 --cwd=/workspace --secret-env --detach --json CMD",
     ),
     (
         "pyro workspace sync push",
@@ -138,6 +138,37 @@ const CONTRACT: &[(&str, &str)] = &[
         "pyro workspace reset",
         "WORKSPACE --snapshot=baseline --json",
     ),
+    (
+        "pyro workspace service start",
+        "WORKSPACE NAME --cwd=/workspace --ready-file --ready-tcp --ready-http --ready-command \
+         --ready-timeout-seconds=30 --ready-interval-ms=500 --secret-env --publish --json CMD",
+    ),
+    ("pyro workspace service list", "WORKSPACE --json"),
+    ("pyro workspace service status", "WORKSPACE NAME --json"),
+    (
+        "pyro workspace service logs",
+        "WORKSPACE NAME --tail-lines=200 --all --json",
+    ),
+    ("pyro workspace service stop", "WORKSPACE NAME --json"),
+    (
+        "pyro workspace shell open",
+        "WORKSPACE --cwd=/workspace --cols=120 --rows=30 --secret-env --id-only --json",
+    ),
+    ("pyro workspace shell list", "WORKSPACE --json"),
+    (
+        "pyro workspace shell read",
+        "WORKSPACE SHELL --cursor=0 --max-chars=65536 --plain --wait-for-idle-ms=0 --json",
+    ),
+    (
+        "pyro workspace shell write",
+        "WORKSPACE SHELL --input --no-newline --json",
+    ),
+    (
+        "pyro workspace shell signal",
+        "WORKSPACE SHELL --signal=INT --json",
+    ),
+    ("pyro workspace shell close", "WORKSPACE SHELL --json"),
+    ("pyro workspace shell attach", "WORKSPACE SHELL"),
     (
         "pyro workspace disk export",
         "WORKSPACE --output --force --json",
@@ -230,7 +261,20 @@ fn what_contradicts_itself_is_refused() {
         "pyro workspace patch apply w --patch a --patch-file b",
         "pyro workspace export w p",
         "pyro workspace disk export w",
-        "pyro workspace exec w --secret-env A -- ls",
+        "pyro workspace exec w --secret-env =A -- ls",
+        "pyro workspace create debian:12 --secret novalue",
+        "pyro workspace create debian:12 --secret-file A=",
+        "pyro workspace create debian:12 --json --id-only --secret A=b",
+        "pyro workspace service start w s",
+        "pyro workspace service start w s --ready-file a --ready-tcp localhost:1 -- ls",
+        "pyro workspace service start w s --ready-tcp localhost -- ls",
+        "pyro workspace service start w s --publish 0 -- ls",
+        "pyro workspace service logs w s --tail-lines 3 --all",
+        "pyro workspace shell open w --cols 70000",
+        "pyro workspace shell open w --json --id-only",
+        "pyro workspace shell write w s",
+        "pyro workspace shell signal w s --signal STOP",
+        "pyro workspace shell attach w s --json",
     ] {
         assert!(Cli::try_parse_from(words(line)).is_err(), "{line}");
     }
@@ -280,6 +324,7 @@ fn json_is_found_on_every_command_that_has_it() {
         ("PATH", "p"),
         ("SRC", "s"),
         ("NAME", "n"),
+        ("SHELL", "sh-a"),
         ("CMD", "-- ls"),
     ]);
     for (path, flags) in CONTRACT {
@@ -291,6 +336,7 @@ fn json_is_found_on_every_command_that_has_it() {
             "pyro workspace update" => Some("--clear-name"),
             "pyro workspace file write" => Some("--text t"),
             "pyro workspace patch apply" => Some("--patch -"),
+            "pyro workspace shell write" => Some("--input i"),
             "pyro workspace export" | "pyro workspace disk export" => Some("--output o"),
             _ => None,
         } {
@@ -316,10 +362,18 @@ fn json_is_found_on_every_command_that_has_it() {
 }
 
 /// Members of requests that are no flag, and why.
-const NO_FLAG: [(&str, &str, &str); 7] = [
+const NO_FLAG: [(&str, &str, &str); 11] = [
     ("run", "pull", "the command pulls itself, with progress"),
     ("workspace_create", "pull", "likewise"),
     ("workspace_exec", "env", "`env A=B` in the guest does it"),
+    ("service_start", "env", "likewise"),
+    (
+        "service_start",
+        "readiness",
+        "a flag for each kind of probe",
+    ),
+    ("shell_open", "env", "`export A=B` does it"),
+    ("shell_write", "encoding", "attach types any bytes"),
     ("workspace_file_read", "encoding", "any file can be printed"),
     ("workspace_file_write", "encoding", "any file can be read"),
     ("workspace_disk_read", "encoding", "any file can be printed"),
@@ -330,7 +384,10 @@ const NO_FLAG: [(&str, &str, &str); 7] = [
     ),
 ];
 /// Members whose flag is called otherwise.
-const RENAMED: [(&str, &str, &str); 1] = [("workspace_file_write", "content", "text")];
+const RENAMED: [(&str, &str, &str); 2] = [
+    ("workspace_file_write", "content", "text"),
+    ("shell_write", "newline", "no_newline"),
+];
 
 #[test]
 fn every_operation_has_a_command_with_a_flag_for_every_member() {
@@ -347,8 +404,15 @@ fn every_operation_has_a_command_with_a_flag_for_every_member() {
             .map(|cell| cell.split('`').skip(1).step_by(2).collect())
             .collect();
         let (operation, members) = (cells[0][0], &cells[3]);
-        // Asked for by other commands: every one, `logs`, and a Ctrl-C.
-        if ["health", "exec_get", "exec_cancel"].contains(&operation) {
+        // Asked for by other commands: every one, `logs`, a Ctrl-C, and `attach`.
+        let others = [
+            "health",
+            "exec_get",
+            "exec_cancel",
+            "shell_follow",
+            "shell_resize",
+        ];
+        if others.contains(&operation) {
             continue;
         }
         let mut command = Cli::command();

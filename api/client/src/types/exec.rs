@@ -95,9 +95,9 @@ pub struct ExecRecord {
     pub stdout: String,
     /// Standard error, likewise.
     pub stderr: String,
-    /// Bytes that it wrote to standard output.
+    /// Bytes of standard output, what stands for secrets included.
     pub stdout_bytes: u64,
-    /// Bytes that it wrote to standard error.
+    /// Bytes of standard error, likewise.
     pub stderr_bytes: u64,
     /// Whether some of standard output is missing above.
     pub stdout_truncated: bool,

@@ -110,7 +110,7 @@ pub async fn examine(paths: &Paths, environment: Option<&str>) -> crate::Result<
     checks.push(host::pull());
     checks.push(host::disk(paths));
     checks.push(host::memory());
-    checks.push(host::network());
+    checks.push(host::network(paths));
     Ok(Report::of(checks))
 }
 

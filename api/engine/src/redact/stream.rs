@@ -64,7 +64,8 @@ impl Stream {
     }
 
     /// How many of the bytes that were taken are held back.
-    pub(crate) fn held(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
         self.held.len()
     }
 

@@ -218,8 +218,6 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
     #[test]
     fn hostile_output_is_rendered_within_the_bounds(
         output in hostile(),
