@@ -118,7 +118,7 @@ impl Machine<'_> {
             Channel::Network(port) => {
                 let inside = wire::PORT;
                 qemu.arg("-netdev").arg(format!(
-                    "user,id=net,ipv6=off,restrict=on,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:{inside}"
+                    "user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:{inside}"
                 ));
                 qemu.args(["-device", "virtio-net-pci,netdev=net,romfile="]);
                 qemu.args(["-device", "virtio-rng-pci"]);

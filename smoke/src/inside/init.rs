@@ -230,6 +230,9 @@ fn settle(config: &Config) -> Result<()> {
     let mut commands = String::from("link set lo up\n");
     if config.network {
         commands.push_str("addr add 10.0.2.15/24 dev eth0\nlink set eth0 up\n");
+        // The world, as QEMU leads there: workspaces with a network need one.
+        commands.push_str("route add default via 10.0.2.2\n");
+        fs::write("/etc/resolv.conf", "nameserver 10.0.2.3\n")?;
     }
     fs::write("/run/network", commands)?;
     let status = Command::new("/sbin/ip")

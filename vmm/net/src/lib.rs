@@ -67,3 +67,4 @@ mod sandbox;
 mod tcp;
 mod udp;
 mod wire;
+mod world;

@@ -13,9 +13,10 @@ use crate::frames::{Frames, Read};
 use crate::peers::Peers;
 use crate::poller::{Poller, Ready, Source};
 use crate::published::Ports;
-use crate::tcp::{self, Tcp};
+use crate::tcp::Tcp;
 use crate::udp::Udp;
 use crate::wire::{self, Incoming, Unreachable};
+use crate::world::World;
 
 /// Frames of the guest in one round, so that others get their turn.
 const BUDGET: usize = 64;
@@ -166,7 +167,7 @@ impl Network {
                 wire::answer_arp(&mut self.frames, &addresses, address, now);
             }
             Some(Incoming::Tcp(segment)) => {
-                let mut world = tcp::World {
+                let mut world = World {
                     frames: &mut self.frames,
                     poller: &self.poller,
                     now,
@@ -189,10 +190,14 @@ impl Network {
                 } else if [addresses.dns, addresses.gateway, addresses.guest].contains(&to) {
                     Err(Unreachable::Port)
                 } else {
-                    let (frames, poller) = (&mut self.frames, &self.poller);
+                    let mut world = World {
+                        frames: &mut self.frames,
+                        poller: &self.poller,
+                        now,
+                    };
                     let egress = &mut self.egress;
-                    let udp = &mut self.udp;
-                    udp.send(guest_port, remote, payload, egress, frames, poller, now)
+                    self.udp
+                        .send(guest_port, remote, payload, egress, &mut world)
                 };
                 if let Err(why) = sent {
                     wire::refuse(&mut self.frames, addresses.gateway, packet, why, now);
@@ -228,7 +233,7 @@ impl Network {
         self.udp.expire(now);
         self.ports.expire(now);
         self.with_dns(|forwarder, _, world| forwarder.expire(world));
-        let mut world = tcp::World {
+        let mut world = World {
             frames: &mut self.frames,
             poller: &self.poller,
             now,

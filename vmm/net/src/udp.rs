@@ -16,6 +16,7 @@ use crate::egress::{Egress, Routing};
 use crate::frames::Frames;
 use crate::poller::{Id, Ids, Poller, Source};
 use crate::wire::{self, Unreachable};
+use crate::world::World;
 
 /// A flow ends when it was silent for so long.
 const IDLE: Duration = Duration::from_secs(60);
@@ -88,22 +89,22 @@ impl Udp {
         remote: SocketAddrV4,
         payload: &[u8],
         egress: &mut Egress<R>,
-        frames: &mut Frames,
-        poller: &Poller,
-        now: Instant,
+        world: &mut World<'_>,
     ) -> Result<(), Unreachable> {
         let key = Key { guest_port, remote };
         let id = match self.by_key.get(&key) {
             Some(id) => *id,
             None => {
+                let stats = &mut world.frames.stats;
                 if egress.check((*remote.ip()).into()).is_err() {
-                    frames.stats.egress_refused += 1;
+                    stats.egress_refused += 1;
                     return Err(Unreachable::Prohibited);
                 }
-                let made = self.open(key, poller, now);
-                frames.stats.udp_flows += u64::from(made.is_ok());
-                match made {
-                    Ok(id) => id,
+                match self.open(key, world.poller, world.now) {
+                    Ok(id) => {
+                        stats.udp_flows += 1;
+                        id
+                    }
                     Err(Errno::NETUNREACH | Errno::HOSTUNREACH) => return Err(Unreachable::Host),
                     Err(_) => return Ok(()),
                 }
@@ -112,12 +113,14 @@ impl Udp {
         let Some(flow) = self.flows.get_mut(&id) else {
             return Ok(());
         };
-        flow.used = now;
+        flow.used = world.now;
         // An error that waits in the socket is of an earlier datagram: this one is sent behind it.
         for _ in 0..2 {
             match send(&flow.socket, payload, SendFlags::NOSIGNAL) {
                 Err(Errno::INTR) => {}
-                Err(Errno::CONNREFUSED) => wire_refusal(frames, self.guest, flow.key, now),
+                Err(Errno::CONNREFUSED) => {
+                    tell_refused(world.frames, self.guest, flow.key, world.now);
+                }
                 Err(Errno::NETUNREACH | Errno::HOSTUNREACH) => return Err(Unreachable::Host),
                 Ok(_) | Err(_) => return Ok(()),
             }
@@ -220,7 +223,7 @@ fn turn(
                 wire::send_udp(frames, flow.key.remote, to, &buffer[..length], now);
             }
             Err(Errno::INTR) => {}
-            Err(Errno::CONNREFUSED) => wire_refusal(frames, guest, flow.key, now),
+            Err(Errno::CONNREFUSED) => tell_refused(frames, guest, flow.key, now),
             Err(_) => return false,
         }
     }
@@ -228,7 +231,7 @@ fn turn(
 }
 
 /// Tells the guest that nobody listens there.
-fn wire_refusal(frames: &mut Frames, guest: Ipv4Addr, key: Key, now: Instant) {
+fn tell_refused(frames: &mut Frames, guest: Ipv4Addr, key: Key, now: Instant) {
     let from = SocketAddrV4::new(guest, key.guest_port);
     let sent = wire::datagram_head(from, key.remote);
     wire::refuse_port(frames, &sent, now);

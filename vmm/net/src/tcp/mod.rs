@@ -25,21 +25,15 @@ use crate::config::{Addresses, Limits};
 use crate::dns::Resolvers;
 use crate::egress::{Egress, Routing};
 use crate::frames::Frames;
-use crate::poller::{Id, Ids, Poller, Ready, Source};
+use crate::poller::{Id, Ids, Ready, Source};
 use crate::wire::{self, Segment, Unreachable};
+use crate::world::World;
 
 /// Which connection a segment belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     guest_port: u16,
     remote: SocketAddrV4,
-}
-
-/// What the connections work with.
-pub(crate) struct World<'a> {
-    pub(crate) frames: &'a mut Frames,
-    pub(crate) poller: &'a Poller,
-    pub(crate) now: Instant,
 }
 
 /// All connections of the guest.
