@@ -143,3 +143,50 @@ impl Part {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Catalogue;
+
+    #[test]
+    fn a_manifest_from_before_there_were_network_modules_is_understood() {
+        let artefact = Artefact {
+            sha256: Digest::of(b"content"),
+            size: 7,
+        };
+        let recipe = Catalogue::builtin().recipe("debian:12").unwrap().clone();
+        let manifest = Manifest {
+            format: FORMAT,
+            catalogue_version: "3.6.0".into(),
+            recipe_digest: recipe.digest(),
+            recipe,
+            created: String::new(),
+            kernel: KernelFacts {
+                release: "6.1".into(),
+                package: "linux.deb".into(),
+                vmlinux: artefact,
+                modules: artefact,
+                network_modules: Some(artefact),
+            },
+            layers: Vec::new(),
+            packages: artefact,
+            archives: Vec::new(),
+        };
+        let mut old = serde_json::to_value(&manifest).unwrap();
+        old["kernel"]
+            .as_object_mut()
+            .unwrap()
+            .remove("network_modules");
+        old["recipe"]
+            .as_object_mut()
+            .unwrap()
+            .remove("modules_network");
+
+        let read: Manifest = serde_json::from_value(old).unwrap();
+
+        assert_eq!(read.kernel.network_modules, None);
+        assert_eq!(read.artefacts().len() + 1, manifest.artefacts().len());
+        assert_ne!(read.recipe.digest(), manifest.recipe_digest);
+    }
+}
