@@ -73,6 +73,7 @@ pub(crate) fn is_usage(error: &ApiError) -> bool {
             | "time_out_of_range"
             | "invalid_command"
             | "invalid_environment"
+            | "invalid_secret"
             | "invalid_label"
             | "invalid_name"
             | "invalid_path"

@@ -70,6 +70,7 @@ impl Engine {
         match self.launch(&record, &slot.vm_folder()).await {
             Ok(guest) => {
                 let guest = Arc::new(guest);
+                guest.redact(slot.living.redactor());
                 if let Err(error) = self.materialise(slot, &guest).await {
                     guest.kill().await;
                     self.settle(slot).await?;
@@ -104,6 +105,7 @@ impl Engine {
         guest: Arc<Guest>,
         occupied: Occupied,
     ) {
+        guest.redact(slot.living.redactor());
         slot.set_guest(Some((Arc::clone(&guest), occupied)));
         let (engine, slot) = (Arc::clone(self), Arc::clone(slot));
         tokio::spawn(async move {
@@ -145,6 +147,13 @@ impl Engine {
     }
 
     pub(super) async fn set_phase(&self, slot: &Arc<Slot>, phase: Phase) -> Result<()> {
+        let phase = match phase {
+            // It may have the end of the guest's console.
+            Phase::Failed { failure } => Phase::Failed {
+                failure: slot.living.redactor().error(failure),
+            },
+            phase => phase,
+        };
         slot.commit(&self.state, |record| {
             record.phase = phase;
             Ok(())

@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use pyro_agent_protocol::AGENT_PORT;
@@ -39,6 +39,7 @@ use super::process::{Identity, Process};
 use super::{ANSWER_DEADLINE, Artefacts, Ready, end, greet, sockets, spawn};
 use crate::error::{Code, Error, Result};
 use crate::limits::Limits;
+use crate::redact::Redactor;
 use crate::run_dir::{private_folder, unwritable};
 
 /// How long a monitor may take to answer a new daemon, which ends it otherwise. A host that is busy
@@ -81,6 +82,8 @@ pub(crate) struct Guest {
     control: Option<Mutex<Control>>,
     agent: AgentSocket,
     ended: watch::Receiver<Option<Ended>>,
+    /// What its console may not show.
+    redactor: OnceLock<Redactor>,
     /// The agent's greeting; it stays open while we live.
     _ready: Option<UnixStream>,
 }
@@ -268,6 +271,7 @@ impl Guest {
             control: control.map(Mutex::new),
             agent,
             ended,
+            redactor: OnceLock::new(),
             _ready: None,
         }
     }
@@ -353,9 +357,18 @@ impl Guest {
     /// The end of the guest's console, as far as the monitor still answers.
     pub(crate) async fn console(&self) -> String {
         match self.ask(&Request::Console, ANSWER_DEADLINE).await {
-            Some(Reply::Console { text, .. }) => end::printable_lines(&text),
+            Some(Reply::Console { text, .. }) => self.redactor().text(&end::printable_lines(&text)),
             _ => String::new(),
         }
+    }
+
+    /// From here on nothing that it tells of the guest has these values.
+    pub(crate) fn redact(&self, redactor: Redactor) {
+        let _ = self.redactor.set(redactor);
+    }
+
+    fn redactor(&self) -> Redactor {
+        self.redactor.get().cloned().unwrap_or_default()
     }
 
     /// The error for a connection to the agent that broke: how the VM ended, when it did.
@@ -364,7 +377,7 @@ impl Guest {
         cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Error {
         match tokio::time::timeout(ANSWER_DEADLINE, self.ended()).await {
-            Ok(ended) => end::before_done(&ended),
+            Ok(ended) => self.redactor().ours(end::before_done(&ended)),
             Err(_) => Error::new(
                 Code::AgentFailed,
                 "the guest's agent does not answer as it should",

@@ -1,21 +1,29 @@
 //! Small records, one JSON file each, in a folder of a workspace's folder.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::write::{Survives, read_bounded, replace};
-use crate::run_dir::private_folder;
 
 /// A record is shorter than this.
 const MAX: u64 = 4 << 20;
 
+/// Makes the folder when it is missing. That of a workspace that was deleted does not come back.
+pub(crate) fn make(folder: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
 /// Writes one, over the one that is there. Blocks.
 pub(crate) fn write(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
-    private_folder(folder)?;
+    make(folder)?;
     let bytes = serde_json::to_vec_pretty(value)?;
     replace(folder, &format!("{name}.json"), &bytes, Survives::Process)
 }
@@ -77,6 +85,8 @@ mod tests {
         assert!(read::<u32>(&folder).is_empty());
         assert!(folder.join("b.json").exists());
         remove_all(&folder).expect("removed");
+        let gone = write(&folder.join("deeper"), "a", &1).expect_err("its folder is gone");
+        assert_eq!(gone.kind(), io::ErrorKind::NotFound);
         remove_all(&folder).expect("gone already");
     }
 }

@@ -22,6 +22,8 @@ use pyro_client::types::ApiError;
 use automaton::Automaton;
 pub(crate) use stream::Stream;
 
+use crate::error::Error;
+
 /// What is put in the place of a value.
 pub(crate) const MARK: &str = "[REDACTED]";
 /// Shortest value, in bytes and without newlines at its end. Shorter ones would be found everywhere.
@@ -82,6 +84,18 @@ impl Redactor {
             remedy: self.text(&error.remedy),
             detail: error.detail.map(|detail| self.text(&detail)),
         }
+    }
+}
+
+impl Redactor {
+    /// An error of ours: its detail may have what the guest printed, its causes what it said.
+    pub(crate) fn ours(&self, error: Error) -> Error {
+        if self.0.is_none() {
+            return error;
+        }
+        let code = error.code();
+        let told = self.error(error.to_api());
+        Error::new(code, told.message, told.remedy).with_detail(told.detail.unwrap_or_default())
     }
 }
 

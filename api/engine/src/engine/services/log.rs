@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use pyro_client::types::SERVICE_LOG_BYTES;
 
-use crate::run_dir::private_folder;
+use crate::records::sheets;
 
 /// A log that is written.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Log {
 impl Log {
     /// Begins it anew. Blocks.
     pub(super) fn create(folder: &Path, name: &str) -> io::Result<Self> {
-        private_folder(folder)?;
+        sheets::make(folder)?;
         remove(folder, name)?;
         let path = path(folder, name);
         Ok(Self {

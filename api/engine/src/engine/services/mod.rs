@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use pyro_agent_protocol::JobId;
 use pyro_client::types::{
-    ReadServiceLogs, Service, ServiceList, ServiceLogs, ServiceState, StopReason,
+    ReadServiceLogs, Readiness, Service, ServiceList, ServiceLogs, ServiceState, StopReason,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -44,6 +44,8 @@ pub(super) struct Services(Mutex<BTreeMap<String, Arc<Entry>>>);
 #[derive(Debug)]
 struct Entry {
     sheet: watch::Sender<Sheet>,
+    /// What is probed: as it was asked for, or, after another daemon, as it was written down.
+    readiness: Option<Readiness>,
     /// One record is written at a time.
     writing: tokio::sync::Mutex<()>,
 }
@@ -124,6 +126,7 @@ impl Services {
 impl Entry {
     fn new(sheet: Sheet) -> Self {
         Self {
+            readiness: sheet.service.readiness.clone(),
             sheet: watch::Sender::new(sheet),
             writing: tokio::sync::Mutex::new(()),
         }

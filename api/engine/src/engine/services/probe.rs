@@ -35,11 +35,11 @@ pub(super) fn supervise(
 ) {
     let root = engine.absolute(".");
     let (slot, guest, entry) = (Arc::clone(slot), Arc::clone(guest), Arc::clone(entry));
-    let readiness = match entry.service().readiness {
+    let readiness = match &entry.readiness {
         Some(Readiness::File { path }) => Some(Readiness::File {
-            path: engine.absolute(&path),
+            path: engine.absolute(path),
         }),
-        other => other,
+        other => other.clone(),
     };
     tokio::spawn(async move {
         let over = {

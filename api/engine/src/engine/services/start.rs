@@ -19,6 +19,7 @@ use crate::engine::{Engine, blocking, exec, network, to_the_end};
 use crate::error::{Code, Error, Result};
 use crate::machine::guest::Guest;
 use crate::records::names;
+use crate::redact::Redactor;
 use crate::run_dir::unwritable;
 
 /// Most ports of one service.
@@ -69,7 +70,7 @@ impl Engine {
             drop(steady);
             if let Err(error) = started {
                 fail(&slot, &entry, &error).await;
-                return Err(redacted(&slot, error));
+                return Err(slot.living.redactor().ours(error));
             }
             probe::supervise(&engine, &slot, &guest, &entry);
             let service = entry
@@ -106,7 +107,10 @@ fn enter(slot: &Slot, engine: &Engine, request: &StartService) -> Result<Arc<Ent
         cwd: engine.absolute(&request.cwd),
         state: ServiceState::Starting,
         ready: false,
-        readiness: request.readiness.clone(),
+        readiness: request
+            .readiness
+            .as_ref()
+            .map(|readiness| shown(&redactor, readiness)),
         published: Vec::new(),
         started_at: now,
         ready_at: None,
@@ -117,13 +121,15 @@ fn enter(slot: &Slot, engine: &Engine, request: &StartService) -> Result<Arc<Ent
         error: None,
     };
     let job = format!("service-{}", now.as_nanosecond());
-    let entry = Arc::new(Entry::new(Sheet {
+    let mut entry = Entry::new(Sheet {
         format: FORMAT,
         job: job.parse::<JobId>().expect("letters, a dash and digits"),
         ready_timeout_seconds: request.ready_timeout_seconds,
         ready_interval_ms: request.ready_interval_ms,
         service,
-    }));
+    });
+    entry.readiness.clone_from(&request.readiness);
+    let entry = Arc::new(entry);
     let mut all = slot.living.services.all();
     match all.get(&request.name) {
         Some(before) if before.is_live() => {
@@ -148,6 +154,22 @@ fn enter(slot: &Slot, engine: &Engine, request: &StartService) -> Result<Arc<Ent
     }
     all.insert(request.name.clone(), Arc::clone(&entry));
     Ok(entry)
+}
+
+/// A probe as it is written down: somebody may have put a secret into it.
+fn shown(redactor: &Redactor, readiness: &Readiness) -> Readiness {
+    let text = |text: &String| redactor.text(text);
+    match readiness {
+        Readiness::File { path } => Readiness::File { path: text(path) },
+        Readiness::Tcp { host, port } => Readiness::Tcp {
+            host: host.clone(),
+            port: *port,
+        },
+        Readiness::Http { url } => Readiness::Http { url: text(url) },
+        Readiness::Command { command } => Readiness::Command {
+            command: text(command),
+        },
+    }
 }
 
 /// Starts the program, its ports published before it.
@@ -259,11 +281,6 @@ async fn not_ready(slot: &Slot, service: &Service) -> Error {
         None => last_words(slot, name).await,
     };
     Error::new(Code::ServiceNotReady, problem, remedy).with_detail(detail)
-}
-
-fn redacted(slot: &Slot, error: Error) -> Error {
-    let api = slot.living.redactor().error(error.to_api());
-    Error::new(error.code(), api.message, api.remedy).with_detail(api.detail.unwrap_or_default())
 }
 
 /// Refuses what no guest could run.

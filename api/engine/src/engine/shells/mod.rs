@@ -136,11 +136,11 @@ async fn failed(slot: &Slot, guest: &Guest, id: &str, error: AgentError) -> Erro
         return closed(id);
     }
     match error {
-        AgentError::Refused { message, .. } => Error::new(
+        AgentError::Refused { message, .. } => slot.living.redactor().ours(Error::new(
             Code::ExecFailed,
             format!("the guest refused: {message}"),
             "give the guest more memory, or run less at once",
-        ),
+        )),
         error => guest.lost(error).await,
     }
 }
@@ -358,6 +358,8 @@ impl Engine {
         let size = size(request.cols, request.rows)?;
         let slot = self.find(workspace)?;
         let _operation = self.begin(&slot)?;
+        // Until it is written down: a reset forgets shells.
+        let _steady = slot.steady().await?;
         let sheet = slot.living.shells.find(&slot, shell)?;
         let guest = slot.guest()?;
         let job = sheet.job.clone();

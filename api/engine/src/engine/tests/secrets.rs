@@ -254,6 +254,14 @@ async fn commands_and_errors_that_name_a_value_are_kept_without_it() {
     let start = StartService::new("s", [VALUE]);
     let error = engine.service_start("a", start).await.expect_err("refused");
     assert!(!format!("{error:?} {}", error.sentence()).contains(VALUE));
+    let start = StartService {
+        readiness: Some(Readiness::Command {
+            command: format!("test {VALUE} = {VALUE}"),
+        }),
+        ..StartService::new("s", ["sleep", "1000"])
+    };
+    let started = engine.service_start("a", start).await.expect("ready");
+    assert!(!format!("{started:?}").contains(VALUE), "{started:?}");
     let leaked = leaks(&world.state());
     assert!(
         leaked.iter().all(|path| path.ends_with("vm/secrets/TOKEN")),

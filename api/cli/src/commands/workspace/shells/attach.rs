@@ -38,7 +38,7 @@ enum End {
 pub(super) async fn attach(workspace: &str, id: &str) -> Result<(), Failure> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         return Err(Failure::new(
-            "usage",
+            "invalid_request",
             "attach needs a terminal for its input and output",
             "use `pyro workspace shell read` and `write` in scripts",
         ));
