@@ -6,8 +6,6 @@
 
 mod connection;
 mod relay;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
