@@ -79,7 +79,7 @@ test-guest: build ## Tests on real guests: hardware KVM, or the emulated host
 	@for environment in $(TEST_ENVIRONMENTS); do $(BIN)/pyro env pull $$environment; done
 	@PYRO_BIN=$(BIN)/pyro PYRO_HOST_NAME=test \
 		CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(SMOKE) run --" \
-		timeout --foreground --kill-after 30 2400 \
+		timeout --foreground --kill-after 30 3600 \
 		$(CARGO) test --locked --package pyro-smoke --test guest
 	@PYRO_HOST_NAME=test $(SMOKE) host stop >/dev/null 2>&1 || true
 

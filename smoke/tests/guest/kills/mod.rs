@@ -41,7 +41,7 @@ pub(crate) fn tests() -> Vec<Test> {
 }
 
 fn kills() {
-    let kills = number("PYRO_TEST_KILLS").unwrap_or(25);
+    let kills = number("PYRO_TEST_KILLS").unwrap_or(13);
     let seed = number("PYRO_TEST_SEED").unwrap_or_else(random::seed);
     eprintln!("kills: PYRO_TEST_KILLS={kills} PYRO_TEST_SEED={seed}");
     let runtime = tokio::runtime::Builder::new_current_thread()
