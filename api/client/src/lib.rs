@@ -33,4 +33,6 @@ mod sdk;
 pub mod types;
 
 #[cfg(feature = "sdk")]
-pub use sdk::{Client, ClientError, EventStream, ExecStream, Launcher, RunStream, ShellStream, socket};
+pub use sdk::{
+    Client, ClientError, EventStream, ExecStream, Launcher, RunStream, ShellStream, socket,
+};

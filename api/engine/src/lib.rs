@@ -24,8 +24,8 @@ pub mod patch;
 pub mod paths;
 mod records;
 mod redact;
-mod terminal;
 pub mod run_dir;
+mod terminal;
 #[cfg(test)]
 mod testing;
 

@@ -1,8 +1,8 @@
 //! The operations.
 
 use super::{
-    BODY_LIMIT, InExec, InService, InShell, InSnapshot, InWorkspace, Info, LARGE_BODY_LIMIT, Method, Nothing,
-    Operation, Streaming, Top, Visitor,
+    BODY_LIMIT, InExec, InService, InShell, InSnapshot, InWorkspace, Info, LARGE_BODY_LIMIT,
+    Method, Nothing, Operation, Streaming, Top, Visitor,
 };
 use crate::types;
 

@@ -50,9 +50,9 @@ use pyro_client::types::{
 use tokio::sync::{Notify, watch};
 
 pub use exec::ExecStream;
-pub use shells::ShellStream;
 pub use pyro_net::egress::Cidr;
 pub use run::{RunStream, check as check_run};
+pub use shells::ShellStream;
 
 use launcher::Launcher;
 use occupancy::Occupancy;

@@ -207,7 +207,8 @@ impl Machine {
     pub async fn wait_ready(&mut self, deadline: Duration) -> Result<Ready> {
         let ended = self.control.ended();
         let network = self.net.is_some().then(net::welcome);
-        let greeted = tokio::time::timeout(deadline, greet(&self.acceptor, &self.hostname, network));
+        let greeted =
+            tokio::time::timeout(deadline, greet(&self.acceptor, &self.hostname, network));
         let result = tokio::select! {
             biased;
             greeted = greeted => greeted,

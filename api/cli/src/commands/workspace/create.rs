@@ -78,9 +78,12 @@ fn secrets(
     let values = values
         .into_iter()
         .map(|secret| Ok(DeclareSecret::literal(secret.name, secret.value)));
-    let files = files
-        .into_iter()
-        .map(|secret| Ok(DeclareSecret::file(secret.name, input::host_path(&secret.path)?)));
+    let files = files.into_iter().map(|secret| {
+        Ok(DeclareSecret::file(
+            secret.name,
+            input::host_path(&secret.path)?,
+        ))
+    });
     values.chain(files).collect()
 }
 

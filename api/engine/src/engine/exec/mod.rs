@@ -88,7 +88,11 @@ impl Engine {
             let running = slot.execs.add(|sequence| ExecRecord {
                 sequence,
                 workspace_id: slot.id().to_string(),
-                command: request.command.iter().map(|word| redactor.text(word)).collect(),
+                command: request
+                    .command
+                    .iter()
+                    .map(|word| redactor.text(word))
+                    .collect(),
                 cwd: engine.absolute(&request.cwd),
                 state: ExecState::Running,
                 exit_code: None,
