@@ -280,7 +280,10 @@ impl Open {
             sent += 1;
         }
         let socket = self.sockets.get::<tcp::Socket<'_>>(self.handle);
-        if socket.state() == State::Closed && socket.remote_endpoint().is_none() {
+        // A guest that takes its SYN back makes the socket listen again (RFC 9293 §3.10.7.4), for
+        // somebody who never comes.
+        let taken_back = socket.state() == State::Listen;
+        if taken_back || socket.state() == State::Closed && socket.remote_endpoint().is_none() {
             // A guest that broke the connection breaks the host's; one that ended, and was told
             // so, has nothing to break.
             if moved.is_err() || !self.guest_ended || !self.host_ended {

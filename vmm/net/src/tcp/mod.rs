@@ -10,9 +10,11 @@
 
 mod flow;
 mod link;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddrV4;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -154,9 +156,21 @@ impl Tcp {
             world.frames.stats.egress_refused += 1;
             None
         };
-        let Some((target, is_resolver)) = target else {
-            return self.reset(segment.packet, world);
-        };
+        match target {
+            Some((target, is_resolver)) => self.begin(key, segment, target, is_resolver, world),
+            None => self.reset(segment.packet, world),
+        }
+    }
+
+    /// Begins the host's connection to `target`, which the guest may reach.
+    fn begin(
+        &mut self,
+        key: Key,
+        segment: Segment<'_>,
+        target: SocketAddr,
+        is_resolver: bool,
+        world: &mut World<'_>,
+    ) {
         if self.flows.len() >= self.most {
             world.frames.stats.over_limit += 1;
             return self.reset(segment.packet, world);
