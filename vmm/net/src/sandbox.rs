@@ -1,4 +1,4 @@
-//! What the process gives up at its start: everything but sockets, and files to read.
+//! What the process gives up at its start: what neither sockets nor its log need.
 
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
@@ -10,8 +10,12 @@ use crate::config::Limits;
 /// Descriptors beyond those that connections and flows have.
 const DESCRIPTORS: u64 = 128;
 
-/// Gives up new privileges, capabilities, core dumps and being looked into, children, writing
-/// files, and more descriptors than its limits ask for. Call it before there is a second thread.
+/// Most bytes of the log. Without any the first word of an error would end the process, unsaid, with
+/// SIGXFSZ.
+const LOG: u64 = 64 << 10;
+
+/// Gives up new privileges, capabilities, core dumps and being looked into, files longer than a
+/// log, and more descriptors than its limits ask for. Call it before there is a second thread.
 ///
 /// # Errors
 /// When the host refuses something that every host allows.
@@ -30,7 +34,7 @@ pub(crate) fn enter(limits: &Limits) -> rustix::io::Result<()> {
     let connections = limits.tcp_connections + limits.udp_flows + limits.published_ports;
     let descriptors = connections.saturating_add(limits.published_connections.saturating_mul(2));
     limit(Resource::Core, 0)?;
-    limit(Resource::Fsize, 0)?;
+    limit(Resource::Fsize, LOG)?;
     limit(Resource::Nofile, DESCRIPTORS + 128 + descriptors as u64)
 }
 

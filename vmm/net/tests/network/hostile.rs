@@ -7,7 +7,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::lab::{Process, spawn, wait_for};
+use super::lab::{Process, spawn, spawn_with_log, wait_for};
 
 const GATEWAY: [u8; 6] = [0x02, 0x70, 0x79, 0x72, 0x6f, 0x02];
 const GUEST: [u8; 6] = [0x02, 0x70, 0x79, 0x72, 0x6f, 0x0f];
@@ -260,4 +260,34 @@ fn configurations_that_make_no_sense_are_refused() {
     }
     let mut child = spawn(&"no configuration", &[]);
     assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_network_that_cannot_go_on_says_why_in_its_log() {
+    use std::os::fd::AsRawFd;
+    let mut log = tempfile::tempfile().unwrap();
+    let (frames, _guest) = rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    // A file is nothing that can be listened on, which shows behind the sandbox.
+    let fds = [frames, tempfile::tempfile().unwrap().into()];
+    let config = pyro_net::config::Config {
+        generation: pyro_net::config::GENERATION,
+        frames_fd: fds[0].as_raw_fd(),
+        control_listener_fd: fds[1].as_raw_fd(),
+        vsock_fd: None,
+        addresses: pyro_net::config::Addresses::default(),
+        egress_allow: Vec::new(),
+        limits: pyro_net::config::Limits::default(),
+    };
+    let mut child = spawn_with_log(&config, &fds, log.try_clone().unwrap().into());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let mut text = String::new();
+    std::io::Seek::rewind(&mut log).unwrap();
+    std::io::Read::read_to_string(&mut log, &mut text).unwrap();
+    assert!(text.starts_with("pyro-net: "), "{text:?}");
 }

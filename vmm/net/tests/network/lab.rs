@@ -306,6 +306,11 @@ impl Drop for Process {
 
 /// Starts the process with these descriptors and no others of ours.
 pub(crate) fn spawn(config: &impl serde::Serialize, fds: &[OwnedFd]) -> Child {
+    spawn_with_log(config, fds, Stdio::inherit())
+}
+
+/// The same with its standard error there.
+pub(crate) fn spawn_with_log(config: &impl serde::Serialize, fds: &[OwnedFd], log: Stdio) -> Child {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&serde_json::to_vec(config).unwrap())
         .unwrap();
@@ -315,7 +320,8 @@ pub(crate) fn spawn(config: &impl serde::Serialize, fds: &[OwnedFd]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pyro-net"));
     command
         .args(["--config-fd", &file.as_raw_fd().to_string()])
-        .stdin(Stdio::null());
+        .stdin(Stdio::null())
+        .stderr(log);
     // SAFETY: fcntl is all that happens between fork and exec.
     unsafe {
         command.pre_exec(move || {
