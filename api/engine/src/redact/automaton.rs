@@ -107,4 +107,15 @@ impl Automaton {
         };
         self.spellings.iter().map(of_one).max().unwrap_or(0)
     }
+
+    /// Whether such an end may be longer than `bytes`, which are all that is there by now.
+    pub(super) fn may_be_orphan(&self, bytes: &[u8]) -> bool {
+        let longest = |spelling: &Vec<u8>| {
+            (1..spelling.len())
+                .map(|cut| &spelling[cut..])
+                .take_while(|rest| rest.len() >= super::MIN_VALUE && rest.len() > bytes.len())
+                .any(|rest| rest.starts_with(bytes))
+        };
+        self.spellings.iter().any(longest)
+    }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use aho_corasick::automaton::StateID;
 
-use super::MARK;
 use super::automaton::Automaton;
+use super::{MARK, MIN_VALUE};
 
 /// Takes values out of bytes as they come. It holds back what may be the begin of one: never more
 /// than the longest value is long.
@@ -23,6 +23,8 @@ pub(crate) struct Stream {
     covered: u64,
     /// Whether what comes next follows a gap.
     after_gap: bool,
+    /// What came after a gap, as long as more of it may be the end of a value.
+    orphan: Vec<u8>,
 }
 
 impl Stream {
@@ -37,6 +39,7 @@ impl Stream {
             found: Vec::new(),
             covered: 0,
             after_gap: false,
+            orphan: Vec::new(),
         }
     }
 
@@ -45,13 +48,28 @@ impl Stream {
         let Some(automaton) = self.automaton.clone() else {
             return bytes.to_vec();
         };
-        if self.after_gap && !bytes.is_empty() {
-            self.after_gap = false;
-            let orphan = automaton.orphan(bytes) as u64;
-            if orphan > 0 {
-                self.found.push(self.taken..self.taken + orphan);
-            }
+        if !self.after_gap || bytes.is_empty() {
+            return self.take(&automaton, bytes);
         }
+        self.orphan.extend_from_slice(bytes);
+        if automaton.may_be_orphan(&self.orphan) {
+            return Vec::new();
+        }
+        self.take_orphan(&automaton)
+    }
+
+    /// Takes what followed a gap.
+    fn take_orphan(&mut self, automaton: &Automaton) -> Vec<u8> {
+        self.after_gap = false;
+        let bytes = std::mem::take(&mut self.orphan);
+        let orphan = automaton.orphan(&bytes) as u64;
+        if orphan > 0 {
+            self.found.push(self.taken..self.taken + orphan);
+        }
+        self.take(automaton, &bytes)
+    }
+
+    fn take(&mut self, automaton: &Automaton, bytes: &[u8]) -> Vec<u8> {
         for byte in bytes {
             self.state = automaton.next(self.state, *byte);
             self.taken += 1;
@@ -66,23 +84,33 @@ impl Stream {
     /// How many of the bytes that were taken are held back.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
-        self.held.len()
+        self.held.len() + self.orphan.len()
     }
 
     /// Gives what was held back: nothing follows it.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
-        let rest = self.give(self.taken);
-        if let Some(automaton) = &self.automaton {
-            self.state = automaton.start();
-        }
+        self.end(false)
+    }
+
+    /// Gives what was held back: what follows it is missing, but more comes after that. Bytes on both
+    /// sides of the gap that may be parts of a value are redacted, [`MIN_VALUE`] of them or more.
+    pub(crate) fn gap(&mut self) -> Vec<u8> {
+        let rest = self.end(true);
+        self.after_gap = self.automaton.is_some();
         rest
     }
 
-    /// Gives what was held back: what follows it is missing, but more comes after that. Bytes there
-    /// that may be the end of a value are redacted.
-    pub(crate) fn gap(&mut self) -> Vec<u8> {
-        let rest = self.finish();
-        self.after_gap = self.automaton.is_some();
+    fn end(&mut self, cut: bool) -> Vec<u8> {
+        let Some(automaton) = self.automaton.clone() else {
+            return Vec::new();
+        };
+        let mut rest = self.take_orphan(&automaton);
+        let open = automaton.open(self.state);
+        if cut && open >= MIN_VALUE {
+            self.find(self.taken - open as u64..self.taken);
+        }
+        rest.extend(self.give(self.taken));
+        self.state = automaton.start();
         rest
     }
 
@@ -136,7 +164,7 @@ impl std::fmt::Debug for Stream {
         // Never what it holds.
         f.debug_struct("Stream")
             .field("taken", &self.taken)
-            .field("held", &self.held.len())
+            .field("held", &(self.held.len() + self.orphan.len()))
             .finish()
     }
 }

@@ -115,16 +115,39 @@ fn a_value_with_newlines_is_found_as_a_terminal_prints_it() {
 }
 
 #[test]
-fn the_end_of_a_value_after_a_gap_is_redacted() {
+fn parts_of_a_value_on_both_sides_of_a_gap_are_redacted_whichever_way_they_are_cut() {
+    let redactor = redactor(&["0123456789"]);
+    let after = b"456789 and 456789";
+    for cut in 0..=after.len() {
+        let mut stream = redactor.stream();
+
+        let mut out = stream.push(b"a012 b01234");
+        out.extend(stream.gap());
+        out.extend(stream.push(&after[..cut]));
+        out.extend(stream.push(&after[cut..]));
+        out.extend(stream.finish());
+
+        let whole = "a012 b[REDACTED][REDACTED] and 456789";
+        assert_eq!(text(&out), whole, "{cut}");
+    }
+}
+
+#[test]
+fn what_may_be_the_end_of_a_value_after_a_gap_waits_for_its_own_end_and_no_longer() {
     let redactor = redactor(&["0123456789"]);
     let mut stream = redactor.stream();
-
-    let mut out = stream.push(b"a01234");
-    out.extend(stream.gap());
-    out.extend(stream.push(b"456789 and 456789"));
-    out.extend(stream.finish());
-
-    assert_eq!(text(&out), "a01234[REDACTED] and 456789");
+    stream.gap();
+    assert_eq!(text(&stream.push(b"45")), "");
+    assert_eq!(stream.held(), 2);
+    assert_eq!(text(&stream.push(b"x")), "45x");
+    stream.gap();
+    assert_eq!(text(&stream.push(b"67")), "");
+    assert_eq!(text(&stream.push(b"89")), "[REDACTED]");
+    stream.gap();
+    assert_eq!(text(&stream.push(b"34")), "");
+    assert_eq!(text(&stream.gap()), "34");
+    assert_eq!(text(&stream.push(b"0123")), "");
+    assert_eq!(text(&stream.finish()), "0123");
 }
 
 #[test]

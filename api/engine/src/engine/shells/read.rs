@@ -107,7 +107,14 @@ async fn gather(
     let mut quiet = Instant::now() + idle;
     let most = Instant::now() + Duration::from_millis(MAX_IDLE_WAIT_MS);
     loop {
-        let caught_up = kept.start + kept.bytes.len() as u64 >= there;
+        let caught_up = kept.end() >= there;
+        // One that never lets us wait is not read for ever.
+        if Instant::now() > most + jobs::ANSWER {
+            return match caught_up {
+                true => Ok(kept),
+                false => Err(AgentError::Lost(std::io::ErrorKind::TimedOut.into())),
+            };
+        }
         let until = match (waits, caught_up) {
             (true, true) => quiet.min(most),
             // What is there comes at once.
@@ -120,16 +127,10 @@ async fn gather(
         };
         match next {
             Next::Output(bytes) => {
-                kept.bytes.extend(bytes);
-                let excess = kept.bytes.len().saturating_sub(MAX_HELD);
-                kept.bytes.drain(..excess);
-                kept.start += excess as u64;
+                kept.take(&bytes);
                 quiet = Instant::now() + idle;
             }
-            Next::Gap(missing) => {
-                kept.start += kept.bytes.len() as u64 + missing;
-                kept.bytes.clear();
-            }
+            Next::Gap(missing) => kept.skip(missing),
             Next::Running => return Ok(kept),
             Next::Exited(status) => {
                 kept.ended = Some(status);
@@ -140,6 +141,28 @@ async fn gather(
 }
 
 impl Kept {
+    /// Where `bytes` end. A guest may say anything of what is missing before them.
+    fn end(&self) -> u64 {
+        self.at(self.bytes.len())
+    }
+
+    /// Where one of `bytes` is in the whole output.
+    fn at(&self, index: usize) -> u64 {
+        self.start.saturating_add(index as u64)
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        let excess = self.bytes.len().saturating_sub(MAX_HELD);
+        self.bytes.drain(..excess);
+        self.start = self.at(excess);
+    }
+
+    fn skip(&mut self, missing: u64) {
+        self.start = self.end().saturating_add(missing);
+        self.bytes.clear();
+    }
+
     fn read(&self, redactor: &Redactor, request: &ReadShell, size: Option<TerminalSize>) -> Read {
         let redacted = redactor.find(&self.bytes, self.start > 0, self.ended.is_some());
         let dropped = self.start.saturating_sub(request.cursor);
@@ -169,7 +192,7 @@ impl Kept {
         Read {
             // Control sequences within a value do not hide it here.
             output: redactor.text(&plain.text),
-            cursor: self.start + redacted.certain as u64,
+            cursor: self.at(redacted.certain),
             dropped,
             truncated: plain.truncated,
         }
@@ -226,7 +249,7 @@ impl Kept {
                 at += invalid.len();
             }
         }
-        read.cursor = self.start + at as u64;
+        read.cursor = self.at(at);
         read
     }
 }
@@ -326,6 +349,25 @@ mod tests {
             (shown.dropped, shown.cursor, shown.output.as_str()),
             (0, 509, "")
         );
+    }
+
+    #[test]
+    fn whatever_a_guest_says_is_missing_a_read_ends() {
+        let mut kept = kept(b"before", u64::MAX - 3, false);
+        kept.skip(u64::MAX);
+        kept.take(b"after");
+        kept.skip(7);
+        kept.take(b"s3cr3t on");
+        for cursor in [0, u64::MAX] {
+            for plain in [false, true] {
+                let shown = read(&kept, &secret(), cursor, 1000, plain);
+                assert_eq!(shown.cursor, u64::MAX);
+                assert_eq!(
+                    (shown.output.as_str(), shown.dropped),
+                    ("[REDACTED] on", u64::MAX - cursor)
+                );
+            }
+        }
     }
 
     #[test]
