@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) host_port: u16,
+    /// It waits for a turn.
+    pub(super) is_due: bool,
     client: OwnedFd,
     agent: OwnedFd,
     client_ready: Readiness,
@@ -86,6 +88,7 @@ impl Connection {
         request.extend(encode_message(&connect).map_err(io::Error::other)?);
         Ok(Self {
             host_port,
+            is_due: false,
             client,
             agent: agent.into(),
             client_ready: Readiness::default(),

@@ -177,7 +177,7 @@ impl Ports {
             let known = connection.client_ready();
             known.readable |= ready.readable;
             known.writable |= ready.writable;
-            self.due.push_back(id);
+            self.wake(id);
         }
     }
 
@@ -187,7 +187,7 @@ impl Ports {
             let known = connection.agent_ready();
             known.readable |= ready.readable;
             known.writable |= ready.writable;
-            self.due.push_back(id);
+            self.wake(id);
         }
     }
 
@@ -213,12 +213,13 @@ impl Ports {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
+        connection.is_due = false;
         match connection.turn(now) {
             Next::Wait => {}
-            Next::Again => self.due.push_back(id),
+            Next::Again => self.wake(id),
             Next::Connected => {
                 stats.published_connected += 1;
-                self.due.push_back(id);
+                self.wake(id);
             }
             Next::Ended => drop(self.connections.remove(&id)),
             Next::Failed => {
@@ -275,7 +276,17 @@ impl Ports {
         let over = |connection: &Connection| connection.deadline().is_some_and(|at| at <= now);
         let connections = self.connections.iter();
         let ids = connections.filter(|(_, connection)| over(connection));
-        self.due.extend(ids.map(|(id, _)| *id));
+        let ids: Vec<Id> = ids.map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| self.wake(id));
+    }
+
+    /// Something about this connection is to be looked at; once, however often that is said.
+    fn wake(&mut self, id: Id) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && !std::mem::replace(&mut connection.is_due, true)
+        {
+            self.due.push_back(id);
+        }
     }
 }
 
