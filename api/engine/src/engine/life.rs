@@ -7,7 +7,7 @@ use pyro_client::types::Workspace;
 
 use super::occupancy::Occupied;
 use super::slot::Slot;
-use super::{Engine, to_the_end};
+use super::{Engine, network, to_the_end};
 use crate::error::{Error, Result};
 use crate::machine::guest::{self, Guest};
 use crate::records::Phase;
@@ -107,6 +107,7 @@ impl Engine {
     ) {
         guest.redact(slot.living.redactor());
         slot.set_guest(Some((Arc::clone(&guest), occupied)));
+        network::watch(slot, &guest);
         let (engine, slot) = (Arc::clone(self), Arc::clone(slot));
         tokio::spawn(async move {
             let ended = guest.ended().await;

@@ -10,10 +10,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::slot::Slot;
 use crate::error::{Code, Error, Result};
-use crate::machine::guest::Guest;
+use crate::machine::guest::{self, Guest};
 
 /// How long it may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How much sooner than its guest's end is known a network may end because of it.
+const WITH_ITS_GUEST: Duration = Duration::from_secs(2);
 /// Where ports are published.
 const LOOPBACK: &str = "127.0.0.1";
 
@@ -101,6 +103,28 @@ pub(super) async fn reconcile(slot: &Arc<Slot>, guest: &Guest) {
         })
         .collect();
     withdraw(guest, &orphans).await;
+}
+
+/// Watches for a network that ends before its guest does: nothing starts it again, and its ports went
+/// with it. The guest goes on without; it keeps what it has done.
+pub(super) fn watch(slot: &Arc<Slot>, guest: &Arc<Guest>) {
+    let Some(ended) = guest::network_ended(&slot.vm_folder()) else {
+        return;
+    };
+    let (slot, guest) = (Arc::clone(slot), Arc::clone(guest));
+    tokio::spawn(async move {
+        let said = ended.await;
+        if tokio::time::timeout(WITH_ITS_GUEST, guest.ended())
+            .await
+            .is_ok()
+            || !slot.has_guest(&guest)
+        {
+            return;
+        }
+        let said = crate::exec::printable(said.trim());
+        tracing::error!(workspace = %slot.id(), said, "the network ended; its guest is without one until it is started again");
+        slot.living.services.unpublish(&slot).await;
+    });
 }
 
 /// Asks one question on a connection of its own.

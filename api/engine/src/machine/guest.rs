@@ -480,6 +480,20 @@ fn net_trace(folder: &Path) -> Option<Process> {
     Process::find(Identity::parse(&line)?).ok().flatten()
 }
 
+/// Waits until the network that was started for a folder's guest has ended, and gives what it said
+/// last. `None` when none was started, or it cannot be told.
+pub(crate) fn network_ended(folder: &Path) -> Option<impl Future<Output = String> + use<>> {
+    let line = fs::read_to_string(folder.join("net.stat")).ok()?;
+    let network = Process::find(Identity::parse(&line)?).ok()?;
+    let folder = folder.to_path_buf();
+    Some(async move {
+        if let Some(network) = network {
+            network.ended().await;
+        }
+        tail(&folder.join("net.log"))
+    })
+}
+
 /// Ends the network of a guest that has ended, if it still goes on.
 pub(crate) async fn end_net(folder: &Path) {
     if boot_id()
@@ -543,9 +557,14 @@ fn last_word(folder: &Path) -> Option<Ended> {
 }
 
 fn log_tail(folder: &Path) -> String {
+    tail(&folder.join("monitor.log"))
+}
+
+/// The end of a log.
+fn tail(log: &Path) -> String {
     use std::io::{Read, Seek, SeekFrom};
     let read = || {
-        let mut file = File::open(folder.join("monitor.log"))?;
+        let mut file = File::open(log)?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
         let mut bytes = Vec::new();

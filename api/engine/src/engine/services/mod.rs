@@ -112,6 +112,17 @@ impl Services {
         }
     }
 
+    /// Notes that no port is published any more.
+    pub(super) async fn unpublish(&self, slot: &Slot) {
+        for entry in self.entries() {
+            entry
+                .update(slot, |service| {
+                    !std::mem::take(&mut service.published).is_empty()
+                })
+                .await;
+        }
+    }
+
     fn find(&self, slot: &Slot, name: &str) -> Result<Arc<Entry>> {
         self.all().get(name).cloned().ok_or_else(|| {
             Error::new(

@@ -226,3 +226,46 @@ async fn without_an_answer_of_the_network_nothing_is_started() {
 
     assert_eq!(error.code(), Code::NetworkUnavailable);
 }
+
+#[test]
+fn a_network_that_ends_takes_its_ports_with_it_and_the_service_stays() {
+    let world = World::new();
+    let id = world.daemon(async |engine| {
+        let id = workspace(&engine).await;
+        let _ports = play(&world, &id);
+        let request = publishing("s", "exec sleep 1000", &[(Some(18_080), 80)]);
+        engine.service_start("a", request).await.expect("started");
+        id
+    });
+    std::fs::remove_file(world.vm_folder(&id).join("net.sock")).expect("there");
+    let mut network = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .expect("started");
+    let stat = std::fs::read(format!("/proc/{}/stat", network.id())).expect("it runs");
+    std::fs::write(world.vm_folder(&id).join("net.stat"), stat).expect("written");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let ports = play(&world, &id);
+        ports.lock().expect("not poisoned").insert(18_080, 80);
+        let engine = world.open().await;
+        let published = || {
+            let service = engine.service_status("a", "s").expect("kept");
+            (service.state, service.published.len())
+        };
+        assert_eq!(published(), (ServiceState::Running, 1));
+
+        network.kill().expect("it runs");
+
+        let began = std::time::Instant::now();
+        while published().1 != 0 && began.elapsed() < PATIENCE {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        assert_eq!(published(), (ServiceState::Running, 0));
+        engine.service_stop("a", "s").await.expect("stopped");
+    });
+    let _ = network.wait();
+}
