@@ -52,9 +52,10 @@ impl Engine {
         .await
     }
 
-    /// Goes on with services that run in a guest that was adopted.
+    /// Goes on with services and shells that run in a guest that was adopted.
     pub(super) async fn reattach_living(self: &Arc<Self>, slot: &Arc<Slot>, guest: &Arc<Guest>) {
         super::services::reattach(self, slot, guest).await;
+        super::shells::reattach(slot, guest).await;
     }
 
     /// Notes that there is no guest any more. The caller has the workspace alone.

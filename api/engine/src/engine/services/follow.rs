@@ -160,11 +160,38 @@ async fn lost(slot: &Arc<Slot>, guest: &Arc<Guest>, entry: &Arc<Entry>, error: A
         let _ = guest.lost(error).await;
     }
     let published = entry.service().published;
+    if unknown_job {
+        never_started(slot, entry).await;
+    }
     entry.lost(slot, gone_reason(slot)).await;
     network::withdraw(guest, &published).await;
     if !guest.has_ended() {
         let _ = jobs::cancel(guest, &entry.job()).await;
     }
+}
+
+/// Notes that the daemon which was to start it ended before it had.
+async fn never_started(slot: &Slot, entry: &Entry) {
+    entry
+        .update(slot, |service| {
+            if service.state != ServiceState::Starting {
+                return false;
+            }
+            let error = Error::new(
+                Code::ServiceNotStarted,
+                format!(
+                    "the daemon ended before the service {} was started",
+                    service.name
+                ),
+                "start it again",
+            );
+            service.state = ServiceState::Failed;
+            service.stop_reason = Some(StopReason::NotStarted);
+            service.error = Some(error.to_api());
+            ended(service);
+            true
+        })
+        .await;
 }
 
 /// Goes on with services that ran when the last daemon ended.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pyro_agent_protocol::{self as protocol, ErrorCode, JobId, Keep, Start};
 use pyro_client::types::{
-    ExecRequest, NetworkPolicy, Readiness, SERVICE_LOG_BYTES, Service, ServiceState, StartService,
-    StopReason,
+    ExecRequest, NetworkPolicy, Readiness, SERVICE_LOG_BYTES, STOP_GRACE_SECONDS, Service,
+    ServiceState, StartService, StopReason,
 };
 
 use super::log::Log;
@@ -78,7 +78,13 @@ impl Engine {
                 .await;
             // Whoever ends it has its log first.
             let service = match service.state {
-                ServiceState::Stopping => entry.wait(|service| !service.state.is_live()).await,
+                ServiceState::Stopping => {
+                    let patience = Duration::from_secs(STOP_GRACE_SECONDS) + 3 * KILLED_WITHIN;
+                    let ended = entry.wait(|service| !service.state.is_live());
+                    // A guest may never say so; then it is told as it is by now.
+                    let ended = tokio::time::timeout(patience, ended).await;
+                    ended.unwrap_or_else(|_| entry.service())
+                }
                 _ => service,
             };
             operation.changed();

@@ -71,7 +71,8 @@ pub(super) async fn stop(
     if !first {
         if reason == StopReason::Requested {
             let patience = grace + 2 * KILLED_WITHIN;
-            let _ = tokio::time::timeout(patience, entry.wait(over)).await;
+            let ended = tokio::time::timeout(patience, entry.wait(over)).await;
+            return ended.map(drop).map_err(|_| silent());
         }
         return Ok(());
     }
@@ -83,10 +84,14 @@ pub(super) async fn stop(
     let _ = jobs::cancel(guest, &job).await;
     match tokio::time::timeout(KILLED_WITHIN, entry.wait(over)).await {
         Ok(_) => Ok(()),
-        Err(_) => Err(Error::new(
-            Code::AgentFailed,
-            "the guest does not say whether the service has ended",
-            "try again; when it happens again, stop and start the workspace",
-        )),
+        Err(_) => Err(silent()),
     }
+}
+
+fn silent() -> Error {
+    Error::new(
+        Code::AgentFailed,
+        "the guest does not say whether the service has ended",
+        "try again; when it happens again, stop and start the workspace",
+    )
 }

@@ -218,7 +218,10 @@ impl Engine {
                 },
             };
             // The record comes first: a daemon that finds it finds the job or forgets it.
-            note(&slot, &sheet).await?;
+            if let Err(error) = note(&slot, &sheet).await {
+                forget(&slot, &sheet.shell.shell_id).await;
+                return Err(error);
+            }
             let start = Start {
                 job: sheet.job.clone(),
                 exec: protocol::Exec {
@@ -237,7 +240,8 @@ impl Engine {
             };
             if let Err(error) = Attached::start(&guest, start).await {
                 forget(&slot, &sheet.shell.shell_id).await;
-                return Err(not_opened(&guest, error).await);
+                let error = not_opened(&guest, error).await;
+                return Err(slot.living.redactor().ours(error));
             }
             operation.changed();
             Ok(sheet.shell)
@@ -422,6 +426,27 @@ impl Engine {
             })
         })
         .await
+    }
+}
+
+/// Forgets shells that the last daemon had noted and not yet opened when it ended. The caller has the
+/// workspace alone.
+pub(super) async fn reattach(slot: &Arc<Slot>, guest: &Guest) {
+    if slot.living.shells.count() == 0 {
+        return;
+    }
+    // Without an answer they stay: what is there must not be lost.
+    let Ok(jobs) = jobs::all(guest).await else {
+        return;
+    };
+    let gone: Vec<String> = {
+        let all = slot.living.shells.all();
+        let unknown = |sheet: &&Sheet| jobs.iter().all(|info| info.job != sheet.job);
+        let unknown = all.values().filter(unknown);
+        unknown.map(|sheet| sheet.shell.shell_id.clone()).collect()
+    };
+    for id in gone {
+        forget(slot, &id).await;
     }
 }
 

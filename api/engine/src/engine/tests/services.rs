@@ -448,6 +448,36 @@ fn a_daemon_that_is_killed_while_a_service_becomes_ready_leaves_that_to_the_next
 }
 
 #[test]
+fn a_daemon_that_is_killed_before_a_service_is_started_leaves_that_it_was_not() {
+    let world = World::new();
+    let workspace = world.daemon(async |engine| {
+        let workspace = create(&engine, "a").await.workspace_id;
+        engine
+            .service_start("a", service("exec sleep 1000"))
+            .await
+            .expect("started");
+        workspace
+    });
+    // As it is noted before the agent knows it.
+    let services = world
+        .state()
+        .join("workspaces")
+        .join(workspace)
+        .join("services");
+    let sheet = std::fs::read(services.join("s.json")).expect("noted");
+    let mut sheet: serde_json::Value = serde_json::from_slice(&sheet).expect("JSON");
+    sheet["job"] = "service-1".into();
+    sheet["service"]["state"] = "starting".into();
+    std::fs::write(services.join("s.json"), sheet.to_string()).expect("written");
+    world.daemon(async |engine| {
+        let service = engine.service_status("a", "s").expect("kept");
+        assert_eq!(service.state, ServiceState::Failed);
+        assert_eq!(service.stop_reason, Some(StopReason::NotStarted));
+        assert_eq!(service.error.expect("why").code, "service_not_started");
+    });
+}
+
+#[test]
 fn a_guest_that_ended_between_two_daemons_took_its_services() {
     let world = World::new();
     let id = world.daemon(async |engine| {

@@ -203,6 +203,30 @@ async fn output_is_followed_as_it_comes() {
 }
 
 #[test]
+fn a_daemon_that_is_killed_before_a_shell_is_open_leaves_none() {
+    let world = World::new();
+    let (workspace, kept) = world.daemon(async |engine| {
+        let workspace = create(&engine, "a").await.workspace_id;
+        (workspace, open(&engine).await)
+    });
+    // As it is noted before the agent knows it.
+    let shells = world
+        .state()
+        .join("workspaces")
+        .join(workspace)
+        .join("shells");
+    let sheet = std::fs::read_to_string(shells.join(format!("{kept}.json"))).expect("noted");
+    let other = sheet.replace(&kept, "sh-unopened");
+    std::fs::write(shells.join("sh-unopened.json"), other).expect("written");
+    world.daemon(async |engine| {
+        let list = engine.shell_list("a").await.expect("listed");
+        let ids: Vec<_> = list.shells.iter().map(|shell| &shell.shell_id).collect();
+        assert_eq!(ids, [&kept]);
+        assert!(!shells.join("sh-unopened.json").exists());
+    });
+}
+
+#[test]
 fn the_next_daemon_reads_on_and_a_stop_ends_shells() {
     let world = World::new();
     let (id, cursor) = world.daemon(async |engine| {
