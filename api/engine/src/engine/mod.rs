@@ -290,6 +290,16 @@ impl Engine {
     }
 }
 
+/// A duration as documents have it: milliseconds with three decimals, which any reader of JSON gets
+/// back as they were written.
+fn milliseconds(duration: std::time::Duration) -> f64 {
+    let micros = u32::try_from(duration.as_micros());
+    micros.map_or_else(
+        |_| duration.as_secs_f64() * 1e3,
+        |micros| f64::from(micros) / 1e3,
+    )
+}
+
 /// Runs what blocks on a thread where that harms nobody.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,

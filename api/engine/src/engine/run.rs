@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
 use super::exec::Ends;
-use super::{Cidr, Engine, blocking};
+use super::{Cidr, Engine, blocking, milliseconds};
 use crate::environments::{self, Opened};
 use crate::error::{Code, Error, Result};
 use crate::exec::Streams;
@@ -142,7 +142,7 @@ async fn follow(
         // The other end lives as long as this.
         let _ = ready.send(RunEvent::Started {
             kernel_release: told.kernel_release.clone(),
-            boot_ms: told.boot.as_secs_f64() * 1e3,
+            boot_ms: milliseconds(told.boot),
         });
     });
     let output = async {
@@ -221,9 +221,9 @@ fn result(request: RunRequest, report: Report, stdout: &Ends, stderr: &Ends) -> 
         vcpu_count: request.vcpu_count,
         mem_mib: request.mem_mib,
         kernel_release: report.kernel_release,
-        boot_ms: report.boot.as_secs_f64() * 1e3,
-        command_ms: report.command.as_secs_f64() * 1e3,
-        total_ms: report.total.as_secs_f64() * 1e3,
+        boot_ms: milliseconds(report.boot),
+        command_ms: milliseconds(report.command),
+        total_ms: milliseconds(report.total),
         error,
     }
 }

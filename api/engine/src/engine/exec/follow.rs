@@ -23,8 +23,8 @@ use tokio::time::Instant;
 
 use super::running::Running;
 use crate::agent::{AgentError, Conversation, refused};
-use crate::engine::blocking;
 use crate::engine::slot::{Operation, Slot};
+use crate::engine::{blocking, milliseconds};
 use crate::error::{Code, Error};
 use crate::machine::guest::Guest;
 use crate::records::Phase;
@@ -503,7 +503,7 @@ impl End {
             state: self.state,
             exit_code: self.exit_code,
             signal: self.signal,
-            duration_ms: self.duration.map(|duration| duration.as_secs_f64() * 1e3),
+            duration_ms: self.duration.map(milliseconds),
             error: self.error.as_ref().map(Error::to_api),
             ..record
         }
