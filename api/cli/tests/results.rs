@@ -23,6 +23,7 @@ fn workspace() -> Value {
             "skipped": [{"path": "x\u{1b}[1A", "reason": "ignored by Git"}], "skipped_count": 1,
         },
         "command_count": 0, "snapshot_count": 0, "reset_count": 0, "last_reset_at": null,
+        "secrets": [], "service_count": 0, "shell_count": 0,
     })
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use common::Server;
 use pyro_client::types::{
     ApplyPatch, CreateSnapshot, CreateWorkspace, Encoding, ExecRequest, Export, ExportDisk,
-    ListFiles, ReadFile, Reset, RunRequest, SyncPush, UpdateWorkspace, WriteFile,
+    FollowShell, ListFiles, OpenShell, ReadFile, ReadServiceLogs, ReadShell, Reset, ResizeShell,
+    RunRequest, ShellSignal, StartService, SyncPush, UpdateWorkspace, WriteFile, WriteShell,
 };
 use pyro_client::{Client, ClientError};
 use pyro_server::Limits;
@@ -108,6 +109,20 @@ async fn call_all(client: &Client) -> Vec<(&'static str, String)> {
     ));
     call!(disk_list(w, &list));
     call!(disk_read(w, &read));
+    call!(service_list(w));
+    call!(service_start(w, &StartService::new("a", ["true"])));
+    call!(service_status(w, "a/b"));
+    call!(service_logs(w, "a/b", &ReadServiceLogs::default()));
+    call!(service_stop(w, "a/b"));
+    call!(shell_list(w));
+    call!(shell_open(w, &OpenShell::default()));
+    call!(shell_read(w, "a/b", &ReadShell::default()));
+    call!(shell_wait(w, "a/b"));
+    call!(shell_follow(w, "a/b", &FollowShell::default()));
+    call!(shell_write(w, "a/b", &WriteShell::line("true")));
+    call!(shell_signal(w, "a/b", ShellSignal::Int));
+    call!(shell_resize(w, "a/b", &ResizeShell { cols: 80, rows: 24 }));
+    call!(shell_close(w, "a/b"));
     codes
 }
 
