@@ -91,6 +91,8 @@ impl Engine {
     }
 
     async fn not_booted(&self, slot: &Arc<Slot>, created: bool, error: Error) -> Result<()> {
+        // It may have the end of the guest's console.
+        let error = slot.living.redactor().ours(error);
         if !created {
             let failure = error.to_api();
             self.set_phase(slot, Phase::Failed { failure }).await?;
@@ -117,7 +119,8 @@ impl Engine {
                 return;
             }
             let _occupied = engine.occupancy.enter();
-            let failure = guest::failure(&ended);
+            // It has the end of the guest's console.
+            let failure = slot.living.redactor().ours(guest::failure(&ended));
             tracing::warn!(workspace = %slot.id(), error = %failure.sentence(), "the guest ended");
             let failure = failure.to_api();
             let settled = engine.settle(&slot).await;
@@ -149,7 +152,7 @@ impl Engine {
 
     pub(super) async fn set_phase(&self, slot: &Arc<Slot>, phase: Phase) -> Result<()> {
         let phase = match phase {
-            // It may have the end of the guest's console.
+            // What is read of the last guest when we start has the end of its console, too.
             Phase::Failed { failure } => Phase::Failed {
                 failure: slot.living.redactor().error(failure),
             },

@@ -23,7 +23,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use avt::{Line, Observation, Observer, ScreenKind, Terminal};
-use pyro_agent_protocol::TerminalSize;
+use pyro_agent_protocol::{SECRET_MAX, TerminalSize};
+
+use crate::redact::Redactor;
 
 /// How long rendering may take. A megabyte of ordinary output takes a tenth of it.
 const BUDGET: Duration = Duration::from_secs(2);
@@ -40,9 +42,16 @@ pub(crate) struct Plain {
 }
 
 /// Renders `output` and gives what changed from its byte `cursor` on, at most the last `max_chars`
-/// characters of it. Takes up to some seconds of processor time: not for a thread of the runtime.
-pub(crate) fn plain(size: TerminalSize, output: &[u8], cursor: usize, max_chars: usize) -> Plain {
-    plain_within(size, output, cursor, max_chars, BUDGET)
+/// characters of it. The text passes `redactor` before it is cut, so that a cut leaves no end of a value
+/// there. Takes up to some seconds of processor time: not for a thread of the runtime.
+pub(crate) fn plain(
+    size: TerminalSize,
+    output: &[u8],
+    cursor: usize,
+    max_chars: usize,
+    redactor: &Redactor,
+) -> Plain {
+    plain_within(size, output, cursor, max_chars, redactor, BUDGET)
 }
 
 fn plain_within(
@@ -50,23 +59,24 @@ fn plain_within(
     output: &[u8],
     cursor: usize,
     max_chars: usize,
+    redactor: &Redactor,
     budget: Duration,
 ) -> Plain {
     let cursor = cursor.min(output.len());
-    match render(size, output, cursor, max_chars, budget) {
-        Some(plain) => plain,
-        None => last_of(strip::strip(&output[cursor..]), max_chars, false),
-    }
+    let (text, cut) = render(size, output, cursor, max_chars, budget)
+        .unwrap_or_else(|| (strip::strip(&output[cursor..]), false));
+    // Control sequences within a value do not hide it here.
+    last_of(redactor.text(&text), max_chars, cut)
 }
 
-/// `None` when it takes too long.
+/// What is shown, and whether earlier lines were left out. `None` when it takes too long.
 fn render(
     size: TerminalSize,
     output: &[u8],
     cursor: usize,
     max_chars: usize,
     budget: Duration,
-) -> Option<Plain> {
+) -> Option<(String, bool)> {
     let began = Instant::now();
     let mut terminal = Terminal::new(size.cols().into(), size.rows().into()).ok()?;
     let mut scrolled = Scrolled::default();
@@ -104,7 +114,7 @@ fn render(
     while lines.last().is_some_and(String::is_empty) {
         lines.pop();
     }
-    Some(last_of(lines.join("\n"), max_chars, cut))
+    Some((lines.join("\n"), cut))
 }
 
 /// The last so many characters, from the beginning of a line where there is one.
@@ -180,8 +190,10 @@ struct Scrolled {
 
 impl Scrolled {
     fn begin(&mut self, max_chars: usize) {
-        // Every character is at most four bytes long; a line's end counts as one.
-        self.most = Some(max_chars.saturating_mul(4));
+        // Every character is at most four bytes long; a line's end counts as one. And a value that the
+        // bound goes through is kept as a whole.
+        let whole = usize::try_from(SECRET_MAX).unwrap_or(usize::MAX);
+        self.most = Some(max_chars.saturating_mul(4).saturating_add(whole));
     }
 }
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::redact::Redactor;
 
 const BASH: &[u8] = include_bytes!("recordings/bash.rec");
 const LESS: &[u8] = include_bytes!("recordings/less.rec");
@@ -11,8 +12,12 @@ fn size(cols: u16, rows: u16) -> TerminalSize {
     TerminalSize::new(cols, rows).expect("a size")
 }
 
+fn none() -> Redactor {
+    Redactor::default()
+}
+
 fn since(output: &[u8], cursor: usize) -> String {
-    plain(size(80, 24), output, cursor, 65536).text
+    plain(size(80, 24), output, cursor, 65536, &none()).text
 }
 
 fn all(output: &[u8]) -> String {
@@ -102,7 +107,7 @@ fn wide_and_combining_characters_are_whole() {
     let text = "日本語 e\u{301} 🦀 end";
     assert_eq!(all(text.as_bytes()), text);
     // One that does not fit at the end of a row goes to the next one.
-    let shown = plain(size(5, 4), "日本語".as_bytes(), 0, 100).text;
+    let shown = plain(size(5, 4), "日本語".as_bytes(), 0, 100, &none()).text;
     assert_eq!(shown.replace(' ', ""), "日本語");
 }
 
@@ -112,7 +117,7 @@ fn a_line_that_wraps_is_one_line() {
     let output = format!("{long}\r\nnext");
     assert_eq!(all(output.as_bytes()), format!("{long}\nnext"));
     // Also when its beginning has scrolled off.
-    let shown = plain(size(10, 3), output.as_bytes(), 0, 65536).text;
+    let shown = plain(size(10, 3), output.as_bytes(), 0, 65536, &none()).text;
     assert_eq!(shown, format!("{long}\nnext"));
 }
 
@@ -154,21 +159,28 @@ fn the_last_characters_are_kept_from_the_beginning_of_a_line() {
     let output = (1..=500)
         .map(|n| format!("line {n}\r\n"))
         .collect::<String>();
-    let shown = plain(size(80, 24), output.as_bytes(), 0, 20);
+    let shown = plain(size(80, 24), output.as_bytes(), 0, 20, &none());
     assert_eq!(shown.text, lines(499, 500));
     assert!(shown.truncated);
-    let shown = plain(size(80, 24), output.as_bytes(), 0, 17);
+    let shown = plain(size(80, 24), output.as_bytes(), 0, 17, &none());
     assert_eq!(shown.text, lines(499, 500));
-    let shown = plain(size(80, 24), b"0123456789", 0, 4);
+    let shown = plain(size(80, 24), b"0123456789", 0, 4, &none());
     assert_eq!((shown.text.as_str(), shown.truncated), ("6789", true));
-    let shown = plain(size(80, 24), b"0123", 0, 4);
+    let shown = plain(size(80, 24), b"0123", 0, 4, &none());
     assert_eq!((shown.text.as_str(), shown.truncated), ("0123", false));
 }
 
 #[test]
 fn what_takes_too_long_is_shown_without_its_sequences() {
     let output = "\x1b[2J\x1b[31mred".repeat(1000);
-    let shown = plain_within(size(80, 24), output.as_bytes(), 0, 10, Duration::ZERO);
+    let shown = plain_within(
+        size(80, 24),
+        output.as_bytes(),
+        0,
+        10,
+        &none(),
+        Duration::ZERO,
+    );
     assert_eq!((shown.text.as_str(), shown.truncated), ("dredredred", true));
 }
 
@@ -181,6 +193,7 @@ fn output_that_is_made_to_take_long_ends() {
         output.as_bytes(),
         0,
         100,
+        &none(),
         Duration::from_millis(50),
     );
     assert_eq!(shown.text, "");
@@ -226,7 +239,7 @@ proptest! {
         cursor in 0usize..400,
         most in 0usize..200,
     ) {
-        let shown = plain(size(cols, rows), &output, cursor, most);
+        let shown = plain(size(cols, rows), &output, cursor, most, &none());
 
         prop_assert!(shown.text.chars().count() <= most);
         let escape = shown.text.contains('\u{1b}');

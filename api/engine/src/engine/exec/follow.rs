@@ -220,7 +220,7 @@ impl Follower {
                     limit = Instant::now() + GRACE;
                     let cancel = Request::CancelJob { job: job.clone() };
                     let asked = tokio::time::timeout(ANSWER, ask(&guest, &cancel)).await;
-                    tracing::debug!(?asked, job = %job, "cancelled");
+                    tracing::debug!(answered = matches!(asked, Ok(Ok(_))), job = %job, "cancelled");
                     continue;
                 }
             };

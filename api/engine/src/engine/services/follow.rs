@@ -12,7 +12,7 @@ use crate::agent::AgentError;
 use crate::engine::jobs::{self, Attached, Next};
 use crate::engine::slot::Slot;
 use crate::engine::{Engine, blocking, network};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error};
 use crate::machine::guest::Guest;
 use crate::run_dir::unwritable;
 
@@ -22,20 +22,22 @@ use crate::run_dir::unwritable;
 const PACE: usize = 1 << 20;
 const BREATH: Duration = Duration::from_millis(50);
 
-/// Follows it in a task of its own.
+/// Follows it in a task of its own, also without a log.
 pub(super) fn spawn(
     slot: &Arc<Slot>,
     guest: &Arc<Guest>,
     entry: &Arc<Entry>,
     attached: Attached,
-    log: Log,
+    log: Option<Log>,
 ) {
     let (slot, guest, entry) = (Arc::clone(slot), Arc::clone(guest), Arc::clone(entry));
     tokio::spawn(async move {
         match follow(&slot, attached, log).await {
             Ok(status) => over(&slot, &guest, &entry, status).await,
             Err(error) => {
-                tracing::debug!(workspace = %slot.id(), %error, "lost a service");
+                // What the guest said of it may be anything.
+                let said = slot.living.redactor().text(&error.to_string());
+                tracing::debug!(workspace = %slot.id(), error = said, "lost a service");
                 lost(&slot, &guest, &entry, error).await;
             }
         }
@@ -46,9 +48,8 @@ pub(super) fn spawn(
 async fn follow(
     slot: &Slot,
     mut attached: Attached,
-    log: Log,
+    mut log: Option<Log>,
 ) -> std::result::Result<ExitStatus, AgentError> {
-    let mut log = Some(log);
     let mut stream = slot.living.redactor().stream();
     let mut taken = 0;
     loop {
@@ -204,33 +205,26 @@ pub(in crate::engine) async fn reattach(
         if !entry.is_live() {
             continue;
         }
-        if let Err(error) = resume(engine, slot, guest, &entry).await {
-            tracing::warn!(workspace = %slot.id(), %error, "cannot go on with a service");
-        }
+        resume(engine, slot, guest, &entry).await;
     }
     network::reconcile(slot, guest).await;
 }
 
-async fn resume(
-    engine: &Arc<Engine>,
-    slot: &Arc<Slot>,
-    guest: &Arc<Guest>,
-    entry: &Arc<Entry>,
-) -> Result<()> {
+async fn resume(engine: &Arc<Engine>, slot: &Arc<Slot>, guest: &Arc<Guest>, entry: &Arc<Entry>) {
     let service = entry.service();
     let attached = match Attached::to(guest, &entry.job(), 0, true).await {
         Ok(attached) => attached,
-        Err(error) => {
-            lost(slot, guest, entry, error).await;
-            return Ok(());
-        }
+        Err(error) => return lost(slot, guest, entry, error).await,
     };
     // The guest keeps as much of it as we do.
     let (folder, name) = (folder(slot), service.name.clone());
     let log =
         blocking(move || Log::create(&folder, &name).map_err(|error| unwritable(&folder, error)))
-            .await?;
-    spawn(slot, guest, entry, attached, log);
+            .await;
+    if let Err(error) = &log {
+        tracing::warn!(workspace = %slot.id(), %error, "a service goes on without a log");
+    }
+    spawn(slot, guest, entry, attached, log.ok());
     match service.state {
         ServiceState::Starting => probe::supervise(engine, slot, guest, entry),
         ServiceState::Stopping => {
@@ -242,5 +236,4 @@ async fn resume(
         }
         _ => {}
     }
-    Ok(())
 }

@@ -23,6 +23,8 @@ use crate::machine::guest::Guest;
 
 /// Longest that one probe may take.
 const PROBE: Duration = Duration::from_secs(10);
+/// Shortest time that a probe gets, also at the deadline.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// Most bytes of an HTTP answer that are looked at.
 const STATUS_LINE: u64 = 8 << 10;
 
@@ -79,19 +81,18 @@ async fn until_ready(
     let passed = Duration::try_from(passed).unwrap_or_default();
     let deadline = Instant::now() + timeout.saturating_sub(passed);
     loop {
-        let patience = deadline
-            .saturating_duration_since(Instant::now())
-            .min(PROBE);
+        let left = deadline.saturating_duration_since(Instant::now());
+        // The last look has some time of its own.
+        let patience = left.clamp(LAST_LOOK, PROBE);
         let looked = look(guest, readiness, &service.cwd, root, patience);
         if matches!(tokio::time::timeout(patience, looked).await, Ok(Ok(true))) {
             entry.update(slot, ready).await;
             return;
         }
-        if Instant::now() + interval >= deadline {
-            tokio::time::sleep_until(deadline).await;
+        if left.is_zero() {
             break;
         }
-        tokio::time::sleep(interval).await;
+        tokio::time::sleep_until(deadline.min(Instant::now() + interval)).await;
     }
     let (slot, guest, entry) = (Arc::clone(slot), Arc::clone(guest), Arc::clone(entry));
     // The first thing that it does ends our own task.

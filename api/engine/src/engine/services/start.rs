@@ -217,7 +217,7 @@ async fn begin(
         Ok(attached) => attached,
         Err(error) => return Err(not_started(guest, error).await),
     };
-    follow::spawn(slot, guest, entry, attached, log);
+    follow::spawn(slot, guest, entry, attached, Some(log));
     Ok(())
 }
 

@@ -188,10 +188,9 @@ impl Kept {
         let mut output = redacted.bytes(&self.bytes, 0..from);
         let cursor = output.len();
         output.extend(redacted.bytes(&self.bytes, from..redacted.certain));
-        let plain = terminal::plain(size, &output, cursor, most);
+        let plain = terminal::plain(size, &output, cursor, most, redactor);
         Read {
-            // Control sequences within a value do not hide it here.
-            output: redactor.text(&plain.text),
+            output: plain.text,
             cursor: self.at(redacted.certain),
             dropped,
             truncated: plain.truncated,
@@ -336,6 +335,33 @@ mod tests {
         let kept = kept(b"\x1b[31ms3c\x1b[0mr3t end\r\n", 0, false);
         let shown = read(&kept, &secret(), 0, 1000, true);
         assert_eq!(shown.output, "[REDACTED] end");
+    }
+
+    #[test]
+    fn a_bound_that_goes_through_a_secret_in_colours_leaves_no_end_of_it() {
+        let coloured = kept(b"\x1b[31ms3c\x1b[0mr3t end\r\n", 0, false);
+        for max_chars in 1..20 {
+            let shown = read(&coloured, &secret(), 0, max_chars, true);
+            let whole = "[REDACTED] end";
+            assert!(
+                whole.ends_with(&shown.output),
+                "{max_chars}: {}",
+                shown.output
+            );
+        }
+        // Its first row has scrolled off, and most of what follows is beyond the bound.
+        let mut bytes = format!("{}s3\x1b[0mc", " ".repeat(77)).into_bytes();
+        bytes.extend_from_slice(b"r3t");
+        bytes.extend(b"\r\n".repeat(30));
+        let wrapped = kept(&bytes, 0, false);
+        for max_chars in 1..20 {
+            let shown = read(&wrapped, &secret(), 0, max_chars, true);
+            assert!(
+                !shown.output.contains("r3t"),
+                "{max_chars}: {}",
+                shown.output
+            );
+        }
     }
 
     #[test]

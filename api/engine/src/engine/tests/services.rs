@@ -410,6 +410,37 @@ fn the_next_daemon_goes_on_with_a_service() {
 }
 
 #[test]
+fn a_service_whose_log_cannot_be_made_is_followed_to_its_end() {
+    let world = World::new();
+    let id = world.daemon(async |engine| {
+        let id = create(&engine, "a").await.workspace_id;
+        let fifo = world.fifo();
+        engine
+            .service_start("a", service(&format!("read x <{fifo}; exit 5")))
+            .await
+            .expect("started");
+        id
+    });
+    // No file can take the place of a folder that is not empty.
+    let folder = world.state().join("workspaces").join(id);
+    let log = folder.join("services/s.log");
+    std::fs::remove_file(&log).expect("a log");
+    std::fs::create_dir_all(log.join("in the way")).expect("made");
+    let fifo = format!("{}/gate", world.root());
+    world.daemon(async |engine| {
+        tokio::task::spawn_blocking(move || std::fs::write(fifo, "\n"))
+            .await
+            .expect("ran")
+            .expect("opened");
+        let service = until(&engine, |service| !service.state.is_live()).await;
+        assert_eq!(
+            (service.state, service.exit_code),
+            (ServiceState::Exited, Some(5))
+        );
+    });
+}
+
+#[test]
 fn a_daemon_that_is_killed_while_a_service_becomes_ready_leaves_that_to_the_next() {
     let world = World::new();
     world.daemon(async |engine| {
