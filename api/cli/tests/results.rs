@@ -15,7 +15,7 @@ fn workspace() -> Value {
     json!({
         "workspace_id": "ws-aaaaaaaaaaaa", "name": "a\u{1b}[2Jb", "labels": {"k": "v\u{202e}"},
         "environment": "debian:12", "state": "running", "failure": null, "vcpu_count": 1,
-        "mem_mib": 1024, "network_policy": "off", "ttl_seconds": 600,
+        "mem_mib": 1024, "network_policy": "off", "network_failure": null, "ttl_seconds": 600,
         "created_at": "2026-01-01T00:00:00Z", "last_activity_at": "2026-01-01T00:00:00Z",
         "expires_at": "2026-01-01T00:10:00Z", "workspace_path": "/workspace",
         "seed": {

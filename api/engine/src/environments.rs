@@ -1,6 +1,7 @@
 //! Environments as the engine uses them: the store of [`pyro_images`] at this host's place, with
 //! the engine's errors.
 
+use pyro_client::types::{Environment, EnvironmentList, EnvironmentState};
 use pyro_images::store::Pruned;
 use pyro_images::{Catalogue, Installed, Manifest, Recipe, State, Store, Summary};
 
@@ -39,6 +40,25 @@ pub fn recipe(name: &str) -> Result<&'static Recipe> {
 /// All environments with their states.
 pub fn list(paths: &Paths) -> Vec<Summary> {
     store(paths).list(Catalogue::builtin())
+}
+
+/// All environments as the API tells of them. Blocks.
+pub fn overview(paths: &Paths) -> EnvironmentList {
+    let environment = |summary: Summary| Environment {
+        name: summary.name.to_string(),
+        summary: summary.summary,
+        state: match summary.state {
+            State::Cold => EnvironmentState::Cold,
+            State::Warm => EnvironmentState::Warm,
+            State::Stale => EnvironmentState::Stale,
+            State::Damaged => EnvironmentState::Damaged,
+        },
+        problem: summary.problem,
+        size_bytes: summary.size,
+    };
+    EnvironmentList {
+        environments: list(paths).into_iter().map(environment).collect(),
+    }
 }
 
 /// Opens an environment. One that is not installed, or so old that it cannot be used, is pulled

@@ -36,6 +36,7 @@ pub(crate) fn serve(args: &Serve, paths: Paths) -> Result<u8, Failure> {
 }
 
 /// Ranges that guests may reach although they would be refused: `PYRO_EGRESS_ALLOW`, separated by commas.
+/// Each opens what is refused for the same reason as its first address.
 fn egress_allow() -> Result<Vec<Cidr>, Failure> {
     let text = std::env::var("PYRO_EGRESS_ALLOW").unwrap_or_default();
     text.split(',')

@@ -55,6 +55,12 @@ operations! {
     /// Runs one command in a fresh VM that leaves nothing behind.
     Run = "run": Post "/v1/runs" (Top, types::RunRequest) -> types::RunResult,
         sdk ["run", "run_stream", "run_stream_with_input"], streams types::RunEvent;
+    /// Lists the environments that VMs can be made from.
+    EnvironmentList = "environment_list": Get "/v1/environments" (Top, Nothing) -> types::EnvironmentList,
+        sdk ["environments"];
+    /// Takes workspaces away whose time to live is over, as the daemon also does by itself.
+    WorkspaceReap = "workspace_reap": Post "/v1/reap" (Top, Nothing) -> types::ReapedWorkspaces,
+        sdk ["reap"];
     /// Lists all workspaces, most recent activity first.
     WorkspaceList = "workspace_list": Get "/v1/workspaces" (Top, Nothing) -> types::WorkspaceList,
         sdk ["list"];

@@ -8,8 +8,8 @@ use super::{Client, ClientError, ExecStream, Result, RunStream};
 use crate::operations::{self as op, InExec, InSnapshot, InWorkspace, Nothing, Top};
 use crate::types::{
     ApplyPatch, CreateSnapshot, CreateWorkspace, DeletedSnapshot, DeletedWorkspace, Diff,
-    ExecRecord, ExecRequest, Export, ExportDisk, Exported, ExportedDisk, FileContent, FileList,
-    Health, ListFiles, PatchApplied, ReadFile, Reset, RunRequest, RunResult, Snapshot,
+    EnvironmentList, ExecRecord, ExecRequest, Export, ExportDisk, Exported, ExportedDisk, FileContent, FileList,
+    Health, ListFiles, PatchApplied, ReadFile, ReapedWorkspaces, Reset, RunRequest, RunResult, Snapshot,
     SnapshotList, SyncPush, SyncPushed, UpdateWorkspace, WaitExec, Workspace, WorkspaceList,
     WorkspaceLogs, WriteFile, WrittenFile,
 };
@@ -62,6 +62,20 @@ impl Client {
     ) -> Result<RunStream> {
         self.pool
             .stream_with_input::<op::Run>(Top {}, request, stdin)
+            .await
+    }
+
+    /// The environments that VMs can be made from.
+    pub async fn environments(&self) -> Result<EnvironmentList> {
+        self.pool
+            .call::<op::EnvironmentList>(Top {}, &Nothing {})
+            .await
+    }
+
+    /// Takes workspaces away whose time to live is over, as the daemon also does by itself.
+    pub async fn reap(&self) -> Result<ReapedWorkspaces> {
+        self.pool
+            .call::<op::WorkspaceReap>(Top {}, &Nothing {})
             .await
     }
 

@@ -131,6 +131,8 @@ pub struct Workspace {
     pub mem_mib: u64,
     /// What the guest may reach.
     pub network_policy: NetworkPolicy,
+    /// Why its guest runs without a network although the policy allows one; otherwise `null`.
+    pub network_failure: Option<ApiError>,
     /// Seconds after the last activity until it is reaped.
     pub ttl_seconds: u64,
     /// When it was made.

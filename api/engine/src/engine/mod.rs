@@ -45,7 +45,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use pyro_client::types::{
-    Health, UnreadableRecord, WORKSPACE_ROOT, Workspace, WorkspaceList, WorkspaceState,
+    EnvironmentList, Health, UnreadableRecord, WORKSPACE_ROOT, Workspace, WorkspaceList, WorkspaceState,
 };
 use tokio::sync::{Notify, watch};
 
@@ -58,6 +58,7 @@ use launcher::Launcher;
 use occupancy::Occupancy;
 use slot::Slot;
 
+use crate::environments;
 use crate::error::{Code, Error, Result};
 use crate::paths::Paths;
 use crate::records::WorkspaceId;
@@ -207,6 +208,12 @@ impl Engine {
     /// Where the engine keeps its things.
     pub fn paths(&self) -> &Paths {
         &self.paths
+    }
+
+    /// All environments that VMs can be made from.
+    pub async fn environments(&self) -> Result<EnvironmentList> {
+        let paths = self.paths.clone();
+        blocking(move || Ok(environments::overview(&paths))).await
     }
 
     /// All workspaces, most recent activity first. Reads no disk and waits for nothing.

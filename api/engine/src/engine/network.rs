@@ -114,17 +114,28 @@ pub(super) fn watch(slot: &Arc<Slot>, guest: &Arc<Guest>) {
     let (slot, guest) = (Arc::clone(slot), Arc::clone(guest));
     tokio::spawn(async move {
         let said = ended.await;
-        if tokio::time::timeout(WITH_ITS_GUEST, guest.ended())
-            .await
-            .is_ok()
-            || !slot.has_guest(&guest)
-        {
+        let with_it = tokio::time::timeout(WITH_ITS_GUEST, guest.ended()).await;
+        if with_it.is_ok() {
             return;
         }
-        let said = crate::exec::printable(said.trim());
-        tracing::error!(workspace = %slot.id(), said, "the network ended; its guest is without one until it is started again");
-        slot.living.services.unpublish(&slot).await;
+        let error = ended_before_its_guest(&slot, &said);
+        if slot.network_ended(&guest, error.to_api()) {
+            tracing::error!(workspace = %slot.id(), error = %error.sentence(), "the network ended");
+            slot.living.services.unpublish(&slot).await;
+        }
     });
+}
+
+fn ended_before_its_guest(slot: &Slot, said: &str) -> Error {
+    Error::new(
+        Code::NetworkUnavailable,
+        "the workspace's network ended, and with it its connections and published ports",
+        format!(
+            "stop and start it: `pyro workspace stop {0}`, then `pyro workspace start {0}`",
+            slot.id()
+        ),
+    )
+    .with_detail(crate::exec::printable(said.trim()))
 }
 
 /// Asks one question on a connection of its own.

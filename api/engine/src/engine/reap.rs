@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use pyro_client::types::ReapedWorkspaces;
 
 use super::Engine;
 use crate::records::WorkspaceId;
@@ -33,6 +34,26 @@ impl Engine {
                     }
                 }
             }
+        }
+    }
+
+    /// Takes away what is expired now, and says what that was. What cannot be taken away is left to
+    /// [`maintain`](Self::maintain), which tries again.
+    pub async fn reap(self: &Arc<Self>) -> ReapedWorkspaces {
+        let mut workspace_ids = Vec::new();
+        let now = Timestamp::now();
+        for slot in self.slots() {
+            if slot.reap_at(now).is_some_and(|at| at <= now) {
+                tracing::info!(workspace = %slot.id(), "its time to live is over");
+                match self.remove(&slot).await {
+                    Ok(gone) => workspace_ids.push(gone.workspace_id),
+                    Err(error) => tracing::error!(workspace = %slot.id(), %error, "cannot reap"),
+                }
+            }
+        }
+        ReapedWorkspaces {
+            count: workspace_ids.len() as u64,
+            workspace_ids,
         }
     }
 

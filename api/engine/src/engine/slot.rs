@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use pyro_client::types::{WORKSPACE_ROOT, Workspace, WorkspaceState};
+use pyro_client::types::{ApiError, WORKSPACE_ROOT, Workspace, WorkspaceState};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::exec::Execs;
@@ -49,6 +49,8 @@ struct Live {
 #[derive(Debug)]
 struct Running {
     guest: Arc<Guest>,
+    /// Its network ended before it.
+    network_failure: Option<ApiError>,
     _occupied: Occupied,
 }
 
@@ -117,6 +119,10 @@ impl Slot {
             vcpu_count: u64::from(record.vcpu_count),
             mem_mib: u64::from(record.mem_mib),
             network_policy: record.network_policy,
+            network_failure: live
+                .guest
+                .as_ref()
+                .and_then(|running| running.network_failure.clone()),
             ttl_seconds: record.ttl_seconds,
             created_at: record.created_at,
             last_activity_at: live.last_activity,
@@ -194,6 +200,7 @@ impl Slot {
     pub(super) fn set_guest(&self, guest: Option<(Arc<Guest>, Occupied)>) {
         let running = guest.map(|(guest, occupied)| Running {
             guest,
+            network_failure: None,
             _occupied: occupied,
         });
         // Dropped after the lock.
@@ -206,6 +213,19 @@ impl Slot {
         live.guest
             .as_ref()
             .is_some_and(|running| Arc::ptr_eq(&running.guest, guest))
+    }
+
+    /// Notes that a guest's network has ended; whether the guest is still the one that was taken in last.
+    pub(super) fn network_ended(&self, guest: &Arc<Guest>, failure: ApiError) -> bool {
+        let mut live = self.live();
+        let running = live.guest.as_mut();
+        match running.filter(|running| Arc::ptr_eq(&running.guest, guest)) {
+            Some(running) => {
+                running.network_failure = Some(failure);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Refuses what is wanted of a workspace that is on its way out.

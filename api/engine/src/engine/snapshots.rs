@@ -265,6 +265,14 @@ pub(super) async fn sync(guest: &Guest) -> Result<()> {
     let synced = tokio::time::timeout(SYNC_DEADLINE, agent::sync(guest)).await;
     let error = match synced {
         Ok(Ok(())) => return Ok(()),
+        Ok(Err(agent::AgentError::Refused { message, .. })) => {
+            return Err(Error::new(
+                Code::AgentFailed,
+                format!("the guest cannot write everything out: {message}"),
+                "the host's disk lost a write, being full or failing: see to it, then write the \
+                 files that were changed last again, or stop and start the workspace",
+            ));
+        }
         Ok(Err(error)) => error,
         Err(_) => agent::AgentError::Lost(std::io::ErrorKind::TimedOut.into()),
     };

@@ -27,6 +27,11 @@ pub enum BadCidr {
 }
 
 impl Cidr {
+    /// Its lowest address.
+    pub fn first(&self) -> IpAddr {
+        self.base
+    }
+
     /// Whether `address` lies in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.base, address) {

@@ -73,6 +73,9 @@ pub struct Egress<R> {
 
 impl<R: Routing> Egress<R> {
     /// A check that lets the ranges of `allow` pass, except where they hold the host's own addresses.
+    ///
+    /// A range opens what is refused for the same reason as its first address. So `10.0.0.0/8` opens
+    /// private addresses and `0.0.0.0/0` nothing: a metadata service is opened by its own name only.
     pub fn new(allow: Vec<Cidr>, routing: R) -> Self {
         Self { allow, routing }
     }
@@ -83,7 +86,6 @@ impl<R: Routing> Egress<R> {
     /// Why not.
     pub fn check(&mut self, address: IpAddr) -> Result<(), Refusal> {
         let address = address.to_canonical();
-        let allowed = self.allow.iter().any(|range| range.contains(address));
         match special(address) {
             // No range of these is anybody's to allow.
             Some(
@@ -92,7 +94,7 @@ impl<R: Routing> Egress<R> {
                 | Refusal::Multicast
                 | Refusal::Broadcast),
             ) => return Err(refusal),
-            Some(refusal) if !allowed => return Err(refusal),
+            Some(refusal) if !self.allows(address, refusal) => return Err(refusal),
             _ => {}
         }
         match self.routing.kind(address) {
@@ -101,6 +103,12 @@ impl<R: Routing> Egress<R> {
             Ok(RouteKind::Broadcast) => Err(Refusal::Broadcast),
             Err(_) => Err(Refusal::Unknown),
         }
+    }
+
+    fn allows(&self, address: IpAddr, refusal: Refusal) -> bool {
+        self.allow
+            .iter()
+            .any(|range| range.contains(address) && special(range.first()) == Some(refusal))
     }
 }
 

@@ -136,6 +136,25 @@ fn an_operator_may_allow_private_ranges_and_never_loopback_or_the_host() {
 }
 
 #[test]
+fn a_range_opens_only_what_its_first_address_is() {
+    let allowing = |ranges: &[&str], address: &str| {
+        let allow = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        Egress::new(allow, Fixed(HashMap::new())).check(address.parse().unwrap())
+    };
+    for everything in ["0.0.0.0/0", "8.0.0.0/5", "128.0.0.0/1", "100.0.0.0/8"] {
+        for address in ["10.0.0.1", "169.254.169.254", "168.63.129.16", "100.64.0.1"] {
+            assert!(allowing(&[everything], address).is_err(), "{everything}");
+        }
+    }
+    let carriers = ["100.64.0.0/10"];
+    assert_eq!(allowing(&carriers, "100.64.0.1"), Ok(()));
+    let metadata = "100.100.100.200";
+    assert_eq!(allowing(&carriers, metadata), Err(Refusal::Metadata));
+    assert_eq!(allowing(&[metadata], metadata), Ok(()));
+    assert_eq!(allowing(&["169.254.169.254/32"], "169.254.169.254"), Ok(()));
+}
+
+#[test]
 fn public_addresses_of_the_host_and_its_networks_broadcasts_are_refused() {
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
     let routing = Fixed(HashMap::from([

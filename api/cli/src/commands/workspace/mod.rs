@@ -160,6 +160,7 @@ mod tests {
             vcpu_count: 1,
             mem_mib: 1024,
             network_policy: NetworkPolicy::Off,
+            network_failure: None,
             ttl_seconds: 600,
             created_at: Timestamp::UNIX_EPOCH,
             last_activity_at: Timestamp::UNIX_EPOCH,

@@ -25,6 +25,10 @@ fn words(record: &Workspace, now: Timestamp, paint: Paint) -> String {
         fields.add("failure", format!("{}: {}", failure.code, failure.message));
         fields.add("fix", &failure.remedy);
     }
+    if let Some(failure) = &record.network_failure {
+        fields.add("network", &failure.message);
+        fields.add("fix", &failure.remedy);
+    }
     fields.add("environment", &record.environment);
     fields.add("labels", dash(&labels(record)));
     fields.add(

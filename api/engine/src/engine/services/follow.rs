@@ -103,13 +103,13 @@ async fn over(slot: &Arc<Slot>, guest: &Arc<Guest>, entry: &Arc<Entry>, status: 
     // What it left running goes, too.
     let job = entry.job();
     let _ = jobs::cancel(guest, &job).await;
-    let mut published = Vec::new();
+    // Whoever is told that it has ended finds its ports free.
+    network::withdraw(guest, &entry.service().published).await;
     entry
         .update(slot, |service| {
             if !service.state.is_live() {
                 return false;
             }
-            published = std::mem::take(&mut service.published);
             service.exit_code = Some(exit_code);
             service.signal = signal;
             let (state, reason) = end_of(service, gone);
@@ -136,7 +136,6 @@ async fn over(slot: &Arc<Slot>, guest: &Arc<Guest>, entry: &Arc<Entry>, status: 
             true
         })
         .await;
-    network::withdraw(guest, &published).await;
     let _ = jobs::forget(guest, &job).await;
 }
 
@@ -160,12 +159,11 @@ async fn lost(slot: &Arc<Slot>, guest: &Arc<Guest>, entry: &Arc<Entry>, error: A
         // Whoever notes the guest's end knows more.
         let _ = guest.lost(error).await;
     }
-    let published = entry.service().published;
+    network::withdraw(guest, &entry.service().published).await;
     if unknown_job {
         never_started(slot, entry).await;
     }
     entry.lost(slot, gone_reason(slot)).await;
-    network::withdraw(guest, &published).await;
     if !guest.has_ended() {
         let _ = jobs::cancel(guest, &entry.job()).await;
     }

@@ -197,12 +197,15 @@ async fn begin(
         let noted = entry
             .update(slot, |service| {
                 service.published.push(published.clone());
-                service.state.is_live()
+                service.state == ServiceState::Starting
             })
             .await;
         if !noted {
             network::withdraw(guest, std::slice::from_ref(&published)).await;
         }
+    }
+    if entry.service().state != ServiceState::Starting {
+        return Err(overtaken(&request.name));
     }
     let start = Start {
         job: sheet.job,
@@ -223,23 +226,33 @@ async fn begin(
 
 async fn fail(slot: &Arc<Slot>, entry: &Arc<Entry>, error: &Error) {
     let redacted = slot.living.redactor().error(error.to_api());
-    let mut published = Vec::new();
+    if let Ok(guest) = slot.guest() {
+        network::withdraw(&guest, &entry.service().published).await;
+    }
     entry
         .update(slot, |service| {
             if !service.state.is_live() {
                 return false;
             }
-            published = std::mem::take(&mut service.published);
-            service.state = ServiceState::Failed;
-            service.stop_reason = Some(StopReason::NotStarted);
-            service.error = Some(redacted);
+            if service.stop_reason == Some(StopReason::Requested) {
+                service.state = ServiceState::Stopped;
+            } else {
+                service.state = ServiceState::Failed;
+                service.stop_reason = Some(StopReason::NotStarted);
+                service.error = Some(redacted);
+            }
             ended(service);
             true
         })
         .await;
-    if let Ok(guest) = slot.guest() {
-        network::withdraw(&guest, &published).await;
-    }
+}
+
+fn overtaken(name: &str) -> Error {
+    Error::new(
+        Code::ServiceNotStarted,
+        format!("the service {name} was stopped before it was started"),
+        "start it again",
+    )
 }
 
 async fn not_started(guest: &Guest, error: AgentError) -> Error {

@@ -257,6 +257,7 @@ fn a_network_that_ends_takes_its_ports_with_it_and_the_service_stays() {
             (service.state, service.published.len())
         };
         assert_eq!(published(), (ServiceState::Running, 1));
+        assert_eq!(engine.get("a").expect("there").network_failure, None);
 
         network.kill().expect("it runs");
 
@@ -265,6 +266,8 @@ fn a_network_that_ends_takes_its_ports_with_it_and_the_service_stays() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         assert_eq!(published(), (ServiceState::Running, 0));
+        let told = engine.get("a").expect("there").network_failure;
+        assert_eq!(told.expect("a failure").code, "network_unavailable");
         engine.service_stop("a", "s").await.expect("stopped");
     });
     let _ = network.wait();
