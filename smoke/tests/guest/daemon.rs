@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use pyro_client::{Launcher, socket};
+use pyro_client::{Client, Launcher, socket};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::pyro::{Host, code, exists, kill, text, wait_until};
+use crate::pyro::{Host, code, exists, text, wait_until};
 
 const TIMEOUT: [&str; 2] = ["--timeout-seconds", "240"];
 
@@ -41,6 +42,18 @@ impl Daemon {
         Launcher::new(program, state.join(socket::FILE_NAME)).variable("PYRO_STATE_DIR", state)
     }
 
+    /// What a program does that uses the SDK.
+    pub(crate) fn block_on<T>(&self, act: impl AsyncFnOnce(Client) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let client = self.launcher().ensure_daemon().await.expect("a daemon");
+            act(client).await
+        })
+    }
+
     /// What a command that must succeed prints.
     pub(crate) fn said(&self, args: &[&str]) -> String {
         let output = self.output(args);
@@ -56,15 +69,21 @@ impl Daemon {
 
     /// The code of the error that a command must end with.
     pub(crate) fn error(&self, args: &[&str]) -> String {
+        let error = self.refusal(args);
+        error["code"].as_str().expect("a code").to_string()
+    }
+
+    /// The error that a command must end with.
+    pub(crate) fn refusal(&self, args: &[&str]) -> Value {
         let output = self.output(&with_json(args));
         // Where other statuses are the guest's, the product's is 125.
         let status = if args[0] == "exec" { 125 } else { 1 };
         assert_eq!(code(&output), status, "{args:?}\n{output:?}");
-        let document: Value = serde_json::from_slice(&output.stdout).expect("a document");
-        let error = &document["error"];
+        let mut document: Value = serde_json::from_slice(&output.stdout).expect("a document");
+        let error = document["error"].take();
         let remedy = error["remedy"].as_str().expect("a remedy");
         assert!(!remedy.is_empty(), "{error}");
-        error["code"].as_str().expect("a code").to_string()
+        error
     }
 
     /// What a shell script prints in a workspace; it must succeed.
@@ -75,7 +94,7 @@ impl Daemon {
         self.said(&args)
     }
 
-    /// Process ids of this state folder's daemon and monitors, by the folders they run in.
+    /// Process ids of this state folder's daemon, monitors or networks, by what they have open.
     pub(crate) fn pids(&self, program: &str) -> Vec<u32> {
         let state = self.path("state");
         let entries = fs::read_dir("/proc").expect("/proc").flatten();
@@ -87,9 +106,11 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        for program in ["pyro", "pyro-vmm"] {
+        for program in ["pyro", "pyro-vmm", "pyro-net"] {
             for pid in self.pids(program) {
-                kill("KILL", pid);
+                // It may be on its way already.
+                let _ = Pid::from_raw(i32::try_from(pid).expect("a pid"))
+                    .map(|pid| kill_process(pid, Signal::KILL));
                 wait_until("it is gone", || !exists(pid));
             }
         }

@@ -15,6 +15,7 @@ mod daemon;
 mod endings;
 mod hangs;
 mod kills;
+mod living;
 mod pyro;
 mod root;
 mod scale;
@@ -39,6 +40,7 @@ fn main() -> std::process::ExitCode {
         endings::tests(),
         workspaces::tests(),
         hangs::tests(),
+        living::tests(),
         scale::tests(),
         kills::tests(),
     ];

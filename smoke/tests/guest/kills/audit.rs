@@ -6,25 +6,32 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use pyro_client::types::WorkspaceState;
+use pyro_client::types::{NetworkPolicy, WorkspaceState};
 use serde_json::Value;
 
 use super::owner::Owner;
+use super::truth;
 use crate::daemon::Daemon;
 
 /// How long the daemon may take to note what has ended.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// Looks until all is as it must be, and fails when it does not become so.
-pub(super) async fn look(daemon: &Daemon, owners: &[Owner]) {
+/// Looks until all is as it must be, and fails when it does not become so. Says which workspaces run
+/// without the network that they should have.
+pub(super) async fn look(daemon: &Daemon, owners: &[Owner]) -> Vec<String> {
     let client = daemon.launcher().ensure_daemon().await.expect("a daemon");
     let began = Instant::now();
     loop {
         let list = client.list().await.expect("a list");
         assert!(list.unreadable.is_empty(), "{:?}", list.unreadable);
-        let wrong = differences(daemon, owners, &list.workspaces);
+        let mut wrong = differences(daemon, owners, &list.workspaces);
         if wrong.is_empty() {
-            return;
+            let lies = truth::lies(daemon, &client, &list.workspaces).await;
+            wrong = lies.unwrap_or_else(|error| vec![error.to_string()]);
+        }
+        if wrong.is_empty() {
+            let without = truth::without_network(daemon, &list.workspaces);
+            return without.into_iter().map(str::to_string).collect();
         }
         assert!(began.elapsed() < SETTLED, "{}", wrong.join("\n"));
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -59,9 +66,16 @@ fn differences(
     let named = ids.iter().flat_map(|id| layers_of(&state, id));
     compare("layers", names(&state.join("layers")), named.collect());
 
+    let networked = workspaces.iter().filter(|workspace| {
+        running.contains(&workspace.workspace_id.as_str())
+            && workspace.network_policy != NetworkPolicy::Off
+    });
     let sockets = running
         .iter()
-        .flat_map(|id| ["agent", "control"].map(|name| format!("workspaces/{id}/vm/{name}.sock")));
+        .flat_map(|id| ["agent", "control"].map(|name| format!("workspaces/{id}/vm/{name}.sock")))
+        .chain(
+            networked.map(|workspace| format!("workspaces/{}/vm/net.sock", workspace.workspace_id)),
+        );
     let sockets = sockets.chain(["api.sock".to_string()]).collect();
     compare("sockets", sockets_in(&state, &state), sockets);
     let monitors = running.iter().map(|id| {
@@ -71,6 +85,15 @@ fn differences(
     });
     let pids = daemon.pids("pyro-vmm").into_iter().map(|p| p.to_string());
     compare("monitors", pids.collect(), monitors.collect());
+    // One may have been killed.
+    let networks = truth::networks(daemon, workspaces);
+    let pids = daemon.pids("pyro-net").into_iter();
+    let orphans = pids.filter(|pid| !networks.values().any(|network| network == pid));
+    compare(
+        "networks",
+        orphans.map(|p| p.to_string()).collect(),
+        BTreeSet::new(),
+    );
     let daemons = daemon.pids("pyro").len();
     compare(
         "daemons",

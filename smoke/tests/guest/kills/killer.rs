@@ -1,4 +1,4 @@
-//! Kills the daemon and monitors.
+//! Kills the daemon, monitors and networks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::story::Story;
 use crate::daemon::Daemon;
 
 /// Most calls that are answered between two kills, so that the load gets somewhere on any host.
-const ANSWERS: u64 = 12;
+const ANSWERS: u64 = 16;
 /// Longest that they are waited for.
 const ANSWERS_MS: u64 = 20_000;
 /// Longest time from then on to the kill.
@@ -26,6 +26,7 @@ pub(super) struct Killer<'a> {
 enum Target {
     Daemon,
     Monitor,
+    Network,
     Everything,
 }
 
@@ -51,17 +52,23 @@ impl<'a> Killer<'a> {
             let target = self.random.weighted(&[
                 (9, Target::Daemon),
                 (8, Target::Monitor),
+                (4, Target::Network),
                 (3, Target::Everything),
             ]);
             let daemons = || self.daemon.pids("pyro");
             let monitors = || self.daemon.pids("pyro-vmm");
+            let networks = || self.daemon.pids("pyro-net");
             let pids = match target {
                 Target::Daemon => daemons(),
                 Target::Monitor => {
                     let monitors = monitors();
                     self.random.of(&monitors).copied().into_iter().collect()
                 }
-                Target::Everything => [daemons(), monitors()].concat(),
+                Target::Network => {
+                    let networks = networks();
+                    self.random.of(&networks).copied().into_iter().collect()
+                }
+                Target::Everything => [daemons(), monitors(), networks()].concat(),
             };
             let mut killed = false;
             for pid in pids {

@@ -1,9 +1,10 @@
-//! `kill -9` of the daemon and of monitors, at random points of a mixed load.
+//! `kill -9` of the daemon, of monitors and of networks, at random points of a mixed load.
 //!
 //! Owners each make, change and end a workspace of their own and remember what it must hold
-//! ([`disk`]); visitors do everything else everywhere; a killer kills. Every few kills all stop, and
-//! what is there is held against what must be ([`audit`]): no record lost, nothing left over, every
-//! workspace starts and holds all that was synced.
+//! ([`disk`]), and keep services with ports and shells in it ([`living`]); visitors do everything else
+//! everywhere; a killer kills. Every few kills all stop, and what is there is held against what must be
+//! ([`audit`]): no record lost, nothing left over, what is told of services, shells and ports is so
+//! ([`truth`]), every workspace starts and holds all that was synced.
 //!
 //! `PYRO_TEST_KILLS` says how many kills (`make test-kills`: 200), `PYRO_TEST_SEED` what is decided
 //! by chance. What happens at the same time is not decided by the seed, so a failure may need some
@@ -13,9 +14,11 @@ mod audit;
 mod calls;
 mod disk;
 mod killer;
+mod living;
 mod owner;
 mod random;
 mod story;
+mod truth;
 mod visitor;
 
 use std::sync::Arc;
@@ -69,11 +72,12 @@ async fn rounds(daemon: &Daemon, story: &Arc<Story>, kills: u64, random: &mut Ra
         left -= round;
         owners = load(daemon, story, owners, round, random).await;
         story.tell(format!("a look at everything, {left} kills to go"));
-        audit::look(daemon, &owners).await;
+        let without_network = audit::look(daemon, &owners).await;
         for owner in &mut owners {
-            owner.revive().await;
+            owner.revive(&without_network).await;
         }
-        audit::look(daemon, &owners).await;
+        let without_network = audit::look(daemon, &owners).await;
+        assert_eq!(without_network, Vec::<String>::new(), "nobody kills");
         eprintln!("kills: {} of {kills} survived", kills - left);
     }
 }

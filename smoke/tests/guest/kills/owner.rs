@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use pyro_client::ClientError;
 use pyro_client::types::{
-    BASELINE, CreateSnapshot, CreateWorkspace, Encoding, ExecRecord, ExecRequest, ExecState, Reset,
-    SyncPush, UpdateWorkspace, Workspace, WorkspaceState, WriteFile,
+    BASELINE, CreateSnapshot, CreateWorkspace, Encoding, ExecRecord, ExecRequest, ExecState,
+    NetworkPolicy, Reset, SyncPush, UpdateWorkspace, Workspace, WorkspaceState, WriteFile,
 };
 use tokio::sync::watch;
 
 use super::calls::Calls;
 use super::disk::{self, Disk};
+use super::living::Living;
 use super::random::Random;
 use super::story::Story;
 use super::{ENVIRONMENT, MEMORY_MIB};
@@ -38,6 +39,7 @@ pub(super) struct Owner {
 struct Home {
     id: String,
     running: bool,
+    living: Living,
     disk: Disk,
     /// The disk at each snapshot.
     snapshots: BTreeMap<String, Disk>,
@@ -52,6 +54,7 @@ enum Step {
     Shell,
     Push,
     Check,
+    Live,
     Label,
     Snapshot,
     Forget,
@@ -66,6 +69,7 @@ const RUNNING: &[(u64, Step)] = &[
     (14, Step::Shell),
     (8, Step::Push),
     (10, Step::Check),
+    (60, Step::Live),
     (8, Step::Label),
     (10, Step::Snapshot),
     (4, Step::Forget),
@@ -117,10 +121,18 @@ impl Owner {
     }
 
     /// Starts the workspace, which nobody disturbs, and holds its disk against what must be there.
-    pub(super) async fn revive(&mut self) {
+    /// One without a network gets another with the next guest.
+    pub(super) async fn revive(&mut self, without_network: &[String]) {
         self.settle(Doubt::Nothing).await;
-        let Some(home) = &self.home else { return };
+        let Some(home) = &mut self.home else { return };
+        if home.running && without_network.contains(&home.id) {
+            let stopped = self.calls.client().stop(&home.id).await;
+            stopped.expect("a workspace without a network stops");
+            home.disk.maybe_lost();
+            home.running = false;
+        }
         if !home.running {
+            home.living.gone();
             let started = self.calls.client().start(&home.id).await;
             started.expect("a workspace that survived starts");
         }
@@ -159,6 +171,7 @@ impl Owner {
                     self.settle(Doubt::Nothing).await;
                 }
             }
+            Step::Live => self.live_on().await,
             Step::Label => self.label().await,
             Step::Snapshot => self.snapshot().await,
             Step::Forget => self.forget().await,
@@ -171,7 +184,12 @@ impl Owner {
 
     async fn create(&mut self) {
         let name = self.name("owner");
+        let policies = [
+            (2, NetworkPolicy::EgressPublishedPorts),
+            (1, NetworkPolicy::Off),
+        ];
         let request = CreateWorkspace {
+            network_policy: self.random.weighted(&policies),
             mem_mib: MEMORY_MIB,
             ttl_seconds: 24 * 3600,
             name: Some(name.clone()),
@@ -266,6 +284,15 @@ impl Owner {
         Ok(())
     }
 
+    async fn live_on(&mut self) {
+        let home = self.home.as_mut().expect("the caller has looked");
+        let (calls, random) = (&self.calls, &mut self.random);
+        let step = home.living.step(calls, random, &home.id, self.number);
+        if step.await.is_err() {
+            self.settle(Doubt::Nothing).await;
+        }
+    }
+
     async fn label(&mut self) {
         let value = self.next().to_string();
         let home = self.home.as_mut().expect("the caller has looked");
@@ -328,6 +355,7 @@ impl Owner {
         home.resets += 1;
         home.disk = to;
         home.running = true;
+        home.living.gone();
     }
 
     async fn stop(&mut self) {
@@ -339,6 +367,7 @@ impl Owner {
         // Its guest may have been killed before it was to write everything out.
         home.disk.maybe_lost();
         home.running = false;
+        home.living.gone();
     }
 
     async fn start(&mut self) {
@@ -435,6 +464,7 @@ impl Home {
         Self {
             id: workspace.workspace_id.clone(),
             running: workspace.state == WorkspaceState::Running,
+            living: Living::new(workspace.network_policy),
             disk: Disk::default(),
             snapshots: BTreeMap::new(),
             resets: 0,

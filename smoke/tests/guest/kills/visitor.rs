@@ -83,6 +83,10 @@ impl Visitor {
         match step {
             Step::Status => {
                 let _ = self.calls.call("status", NOT_THERE, client.get(&id)).await;
+                let call = client.service_list(&id);
+                let _ = self.calls.call("service list", NOT_THERE, call).await;
+                let call = client.shell_list(&id);
+                let _ = self.calls.call("shell list", NOT_THERE, call).await;
             }
             Step::Exec => self.exec(&id, &word).await,
             Step::Detached => self.detached(&id, resets, &word).await,
