@@ -42,6 +42,8 @@ fn operations() -> Api {
     Api::default()
         .route::<op::Health, _, _>(async |e, _, _| Ok(e.health()))
         .stream_with_input::<op::Run, _, _, _>(async |e, _, i, stdin| e.run_with_input(i, stdin).await)
+        .route::<op::EnvironmentList, _, _>(async |e, _, _| e.environments().await)
+        .route::<op::WorkspaceReap, _, _>(async |e, _, _| Ok(e.reap().await))
         .route::<op::WorkspaceList, _, _>(async |e, _, _| Ok(e.list()))
         .route::<op::WorkspaceCreate, _, _>(async |e, _, i| e.create(i).await)
         .route::<op::WorkspaceStatus, _, _>(async |e, p, _| e.get(&p.w))

@@ -8,10 +8,10 @@ use super::{Client, ClientError, ExecStream, Result, RunStream};
 use crate::operations::{self as op, InExec, InSnapshot, InWorkspace, Nothing, Top};
 use crate::types::{
     ApplyPatch, CreateSnapshot, CreateWorkspace, DeletedSnapshot, DeletedWorkspace, Diff,
-    EnvironmentList, ExecRecord, ExecRequest, Export, ExportDisk, Exported, ExportedDisk, FileContent, FileList,
-    Health, ListFiles, PatchApplied, ReadFile, ReapedWorkspaces, Reset, RunRequest, RunResult, Snapshot,
-    SnapshotList, SyncPush, SyncPushed, UpdateWorkspace, WaitExec, Workspace, WorkspaceList,
-    WorkspaceLogs, WriteFile, WrittenFile,
+    EnvironmentList, ExecRecord, ExecRequest, Export, ExportDisk, Exported, ExportedDisk,
+    FileContent, FileList, Health, ListFiles, PatchApplied, ReadFile, ReapedWorkspaces, Reset,
+    RunRequest, RunResult, Snapshot, SnapshotList, SyncPush, SyncPushed, UpdateWorkspace, WaitExec,
+    Workspace, WorkspaceList, WorkspaceLogs, WriteFile, WrittenFile,
 };
 
 fn within(workspace: &str) -> InWorkspace {
