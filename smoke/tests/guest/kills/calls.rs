@@ -29,20 +29,32 @@ const KILLED: &[&str] = &[
 #[derive(Debug)]
 pub(super) struct Calls {
     who: String,
+    /// Whether the killer waits for its answers.
+    paces: bool,
     launcher: Launcher,
     client: Client,
     story: Arc<Story>,
 }
 
 impl Calls {
+    /// The calls of one who makes something; the killer waits for some of them.
     pub(super) fn new(daemon: &Daemon, story: &Arc<Story>, who: String) -> Self {
         let launcher = daemon.launcher();
         let client = Client::new(launcher.socket());
         Self {
             who,
+            paces: true,
             launcher,
             client,
             story: Arc::clone(story),
+        }
+    }
+
+    /// The calls of one who only looks.
+    pub(super) fn beside(daemon: &Daemon, story: &Arc<Story>, who: String) -> Self {
+        Self {
+            paces: false,
+            ..Self::new(daemon, story, who)
         }
     }
 
@@ -67,7 +79,8 @@ impl Calls {
             panic!("{}: {what} hangs", self.who);
         };
         match &answer {
-            Ok(_) => self.story.answer(what),
+            Ok(_) if self.paces => self.story.answer(what),
+            Ok(_) => self.story.count(what),
             Err(error) => {
                 let code = error.code();
                 self.story.count(code);

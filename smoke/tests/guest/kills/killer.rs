@@ -9,10 +9,11 @@ use super::random::Random;
 use super::story::Story;
 use crate::daemon::Daemon;
 
-/// Most calls that are answered between two kills, so that the load gets somewhere on any host.
-const ANSWERS: u64 = 16;
+/// Most calls of owners that are answered between two kills, so that the load gets somewhere on any
+/// host.
+const ANSWERS: u64 = 9;
 /// Longest that they are waited for.
-const ANSWERS_MS: u64 = 20_000;
+const ANSWERS_MS: u64 = 40_000;
 /// Longest time from then on to the kill.
 const PAUSE_MS: u64 = 800;
 

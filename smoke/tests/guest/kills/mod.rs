@@ -78,7 +78,11 @@ async fn rounds(daemon: &Daemon, story: &Arc<Story>, kills: u64, random: &mut Ra
         }
         let without_network = audit::look(daemon, &owners).await;
         assert_eq!(without_network, Vec::<String>::new(), "nobody kills");
-        eprintln!("kills: {} of {kills} survived", kills - left);
+        eprintln!(
+            "kills: {} of {kills} survived; {}",
+            kills - left,
+            story.summary()
+        );
     }
 }
 

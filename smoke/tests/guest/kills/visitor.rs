@@ -54,7 +54,7 @@ const STEPS: &[(u64, Step)] = &[
 impl Visitor {
     pub(super) fn new(daemon: &Daemon, story: &Arc<Story>, number: usize, random: Random) -> Self {
         Self {
-            calls: Calls::new(daemon, story, format!("visitor {number}")),
+            calls: Calls::beside(daemon, story, format!("visitor {number}")),
             number,
             random,
             counter: 0,

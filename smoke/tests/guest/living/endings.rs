@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::shells::Terminal;
-use super::{leaks, limits, ports, secrets, services};
+use super::{leaks, limits, ports, secrets};
 use crate::daemon::Daemon;
 use crate::pyro::{exists, kill, wait_until};
 
@@ -23,7 +23,8 @@ pub(super) fn test(daemon: &Daemon, id: &str) {
     daemon.json(&["stop", id]);
     parts.assert_gone("stopped", "workspace_stopped");
     disk(daemon, id);
-    daemon.json(&["start", id]);
+    let status = daemon.json(&["start", id]);
+    assert_eq!(status["network_failure"], Value::Null);
     secrets::are_there(daemon, id);
     parts.assert_gone("stopped", "workspace_stopped");
     assert_eq!(
@@ -32,19 +33,14 @@ pub(super) fn test(daemon: &Daemon, id: &str) {
     );
     monitor_killed(daemon, id);
     // A reset.
-    limits::test(daemon, id);
-    daemon.json(&["reset", id]);
-    assert_eq!(daemon.json(&["service", "list", id])["count"], 0);
-    assert_eq!(daemon.json(&["shell", "list", id])["count"], 0);
-    daemon.json(&["file", "write", id, "server.py", "--text", ports::SERVER]);
     let parts = Parts::start(daemon, id);
+    limits::test(daemon, id);
     daemon.json(&["reset", id]);
     ports::assert_refused(parts.port);
     assert_eq!(daemon.json(&["service", "list", id])["count"], 0);
-    assert_eq!(
-        daemon.error(&["shell", "read", id, &parts.shell.shell]),
-        "shell_not_found"
-    );
+    assert_eq!(daemon.json(&["shell", "list", id])["count"], 0);
+    let read = ["shell", "read", id, &parts.shell.shell];
+    assert_eq!(daemon.error(&read), "shell_not_found");
     secrets::are_there(daemon, id);
     // A deletion.
     daemon.json(&["file", "write", id, "server.py", "--text", ports::SERVER]);
@@ -127,7 +123,9 @@ fn network_killed(parts: &Parts) {
         parts.service()["published"] == Value::Array(Vec::new())
     });
     assert_eq!(parts.service()["state"], "running");
-    assert_eq!(daemon.json(&["status", id])["state"], "running");
+    let status = daemon.json(&["status", id]);
+    assert_eq!(status["state"], "running");
+    assert!(status["network_failure"]["remedy"].is_string(), "{status}");
     assert_eq!(daemon.sh(id, "echo it goes on"), "it goes on\n");
     let more = [
         "service",
@@ -169,7 +167,4 @@ fn monitor_killed(daemon: &Daemon, id: &str) {
     wait_until("the network is gone", || daemon.pids("pyro-net").is_empty());
     daemon.json(&["start", id]);
     secrets::are_there(daemon, id);
-    services::start(daemon, id, "last", &["--", "sleep", "1000"]);
-    // For the limits.
-    daemon.json(&["reset", id]);
 }

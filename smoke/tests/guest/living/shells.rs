@@ -14,7 +14,8 @@ pub(super) fn test(daemon: &Daemon, id: &str) {
     let raw = shell.json(&["read"]);
     let output = raw["output"].as_str().expect("text");
     assert!(output.contains("\u{1b}[31mred"), "{output}");
-    // Also what is typed comes back.
+    // Also what is typed comes back; bash would keep it for the next one.
+    shell.write("unset HISTFILE");
     shell.write(&format!("echo {}", LITERAL.concat()));
     wait_until("it is echoed", || {
         shell
