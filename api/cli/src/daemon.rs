@@ -14,7 +14,8 @@ pub(crate) async fn running() -> Result<Option<Client>, Failure> {
     Ok(launcher()?.find().await?)
 }
 
-fn launcher() -> Result<Launcher, ClientError> {
+/// What finds the daemon, or starts it from this same program.
+pub(crate) fn launcher() -> Result<Launcher, ClientError> {
     let program = std::env::current_exe().map_err(|source| ClientError::Spawn {
         program: "pyro".into(),
         source,

@@ -64,6 +64,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         }),
         // The daemon has a runtime of its own.
         Command::Serve(args) => commands::serve::serve(&args, paths),
+        Command::Mcp { command } => with_runtime(|runtime| commands::mcp::mcp(command, runtime)),
         Command::Completions(args) => commands::generate::completions(&args),
         Command::Man(args) => commands::generate::man(&args),
     }

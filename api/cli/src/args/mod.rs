@@ -5,6 +5,7 @@
 
 mod files;
 mod living;
+mod mcp;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -18,6 +19,7 @@ use clap_complete::Shell;
 
 pub(crate) use files::{Disk, File, Patch, Sync, WriteFile};
 pub(crate) use living::{Service, Shell as WorkspaceShell, StartService};
+pub(crate) use mcp::{Config, Mcp, ServeMcp};
 pub(crate) use values::{Label, Network, SecretFile, SecretValue, SecretVariable};
 pub(crate) use workspace::{Create, Exec, Export, ListFiles, Reset, Snapshot, Update, Workspace};
 
@@ -111,6 +113,19 @@ Examples:
 The daemon listens on api.sock in the state directory. Ctrl-C ends it; workspaces go on running, and
 the next daemon finds them. It logs into daemon.log there; PYRO_LOG=debug makes it say more.")]
     Serve(Serve),
+    /// Give models workspaces as tools: the MCP server, and hosts' configuration for it
+    #[command(
+        arg_required_else_help = true,
+        after_help = "\
+Examples:
+  pyro mcp config claude-code --install
+  pyro mcp config codex
+  pyro mcp serve --profile workspace-core"
+    )]
+    Mcp {
+        #[command(subcommand)]
+        command: Mcp,
+    },
     /// Print a script that completes pyro's commands in a shell
     #[command(after_help = "\
 Examples:
@@ -133,7 +148,11 @@ impl Command {
             Self::Env { command } => command.json(),
             Self::Run(args) => args.json.json,
             Self::Workspace { command } => command.json(),
-            Self::Demo(_) | Self::Serve(_) | Self::Completions(_) | Self::Man(_) => false,
+            Self::Demo(_)
+            | Self::Serve(_)
+            | Self::Mcp { .. }
+            | Self::Completions(_)
+            | Self::Man(_) => false,
         }
     }
 

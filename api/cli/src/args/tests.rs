@@ -87,6 +87,9 @@ const CONTRACT: &[(&str, &str)] = &[
     ("pyro serve", "--on-demand"),
     ("pyro completions", "SHELL"),
     ("pyro man", "--output"),
+    ("pyro mcp serve", "--profile=workspace-core --http"),
+    ("pyro mcp config", "HOST --profile=workspace-core --install"),
+    ("pyro mcp skill", ""),
     (
         "pyro workspace create",
         "ENV --vcpu-count=1 --mem-mib=1024 --ttl-seconds=600 --network-policy=off --seed-path \

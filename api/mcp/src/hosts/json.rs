@@ -1,0 +1,44 @@
+//! JSON with comments, changed in place.
+
+use jsonc_parser::ParseOptions;
+use jsonc_parser::cst::{CstInputValue, CstRootNode};
+use serde_json::Value;
+
+use super::NAME;
+
+/// Puts our entry among the servers.
+pub(super) fn merge(before: Option<&str>, servers: &str, entry: Value) -> Result<String, String> {
+    let options = ParseOptions::default();
+    let root = CstRootNode::parse(before.unwrap_or("{}"), &options).map_err(|e| e.to_string())?;
+    let top = root
+        .object_value_or_create()
+        .ok_or("it is not a JSON object")?;
+    let among = top
+        .object_value_or_create(servers)
+        .ok_or_else(|| format!("`{servers}` in it is not an object"))?;
+    match among.get(NAME) {
+        Some(ours) => ours.set_value(input(entry)),
+        None => {
+            among.append(NAME, input(entry));
+        }
+    }
+    let mut text = root.to_string();
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn input(value: Value) -> CstInputValue {
+    match value {
+        Value::Null => CstInputValue::Null,
+        Value::Bool(value) => CstInputValue::Bool(value),
+        Value::Number(value) => CstInputValue::Number(value.to_string()),
+        Value::String(value) => CstInputValue::String(value),
+        Value::Array(items) => CstInputValue::Array(items.into_iter().map(input).collect()),
+        Value::Object(members) => {
+            let member = |(name, value)| (name, input(value));
+            CstInputValue::Object(members.into_iter().map(member).collect())
+        }
+    }
+}
