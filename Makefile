@@ -8,6 +8,10 @@ ENVIRONMENT ?= debian:12
 TEST_ENVIRONMENTS ?= debian:12 debian:12-base debian:13-base
 # How often `make test-kills` kills.
 KILLS ?= 200
+# What the stories boot, and flags such as `--via cli` or `--jobs 2`.
+USE_CASE_ENVIRONMENT ?= debian:12
+USE_CASE_SMOKE_FLAGS ?=
+STORIES := cold-start-validation repro-fix-loop parallel-workspaces untrusted-inspection review-eval
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 BIN := $(TARGET)/x86_64-unknown-linux-gnu/release
@@ -94,6 +98,23 @@ test-kills: build ## KILLS (200) times kill -9 of daemon and monitors under load
 .PHONY: test-host
 test-host: build ## Tests of the emulated host itself
 	@PYRO_TEST_HOST=1 $(CARGO) test --locked --package pyro-smoke --test host
+
+##@ Stories: the recipe pages, played against real guests
+
+define play
+	@$(BIN)/pyro env pull $(USE_CASE_ENVIRONMENT)
+	@status=0; PYRO_BIN=$(BIN)/pyro PYRO_HOST_NAME=stories $(SMOKE) run -- $(SMOKE) story $(1) \
+		--environment $(USE_CASE_ENVIRONMENT) --keep $(TARGET)/stories $(USE_CASE_SMOKE_FLAGS) || status=$$?; \
+	PYRO_HOST_NAME=stories $(SMOKE) host stop >/dev/null 2>&1 || true; exit $$status
+endef
+
+.PHONY: smoke-use-cases
+smoke-use-cases: build ## All five, through MCP; smoke-repro-fix-loop and so on play one; USE_CASE_SMOKE_FLAGS='--via cli'
+	$(call play,)
+
+.PHONY: $(STORIES:%=smoke-%)
+$(STORIES:%=smoke-%): smoke-%: build
+	$(call play,$*)
 
 ##@ Emulated KVM host (for machines whose own KVM cannot run a stock guest)
 

@@ -10,6 +10,7 @@
 //! - [`wire`] and [`flow`]: what both say to each other.
 //! - [`auto`]: decides where a command runs.
 //! - [`bench`]: measures boots in deterministic time.
+//! - [`story`]: plays the recipe pages, through MCP, the command line and the SDK.
 
 pub mod auto;
 pub mod bench;
@@ -17,4 +18,5 @@ pub mod flow;
 pub mod host;
 pub mod inside;
 pub mod spawn;
+pub mod story;
 pub mod wire;

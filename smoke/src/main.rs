@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail, ensure};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use pyro_smoke::auto::{self, Kvm};
 use pyro_smoke::bench as boots;
 use pyro_smoke::host::{HostDir, Shares, bench, client, start, supervise, terminal};
 use pyro_smoke::inside;
+use pyro_smoke::story::play::Stage;
+use pyro_smoke::story::report::Report;
+use pyro_smoke::story::surface::Via;
+use pyro_smoke::story::{STORIES, Story};
 use pyro_smoke::wire::{Exec, Size};
 
 /// Exit code of a failure of ours, as opposed to one of the command's.
@@ -32,6 +37,11 @@ enum Cli {
     /// Measures cold boots, memory, exits and sizes in deterministic time
     #[command(after_help = "Example: pyro-smoke bench --json")]
     Bench(MeasureArgs),
+    /// Plays the stories of the recipe pages against real guests
+    #[command(
+        after_help = "Examples:\n  pyro-smoke run -- target/release/pyro-smoke story\n  pyro-smoke run -- target/release/pyro-smoke story repro-fix-loop --via cli"
+    )]
+    Story(StoryArgs),
     /// What `bench` runs inside
     #[command(hide = true)]
     Measure(MeasureArgs),
@@ -42,6 +52,28 @@ struct MeasureArgs {
     /// Prints a JSON document instead of a table
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+struct StoryArgs {
+    /// Which [default: all]
+    #[arg(value_name = "STORY", value_parser = PossibleValuesParser::new(STORIES.map(|story| story.name)))]
+    stories: Vec<String>,
+    /// The environment that its workspaces are made from
+    #[arg(long, default_value = "debian:12", value_name = "ENV")]
+    environment: String,
+    /// What it is played through
+    #[arg(long, value_enum, default_value = "mcp")]
+    via: Via,
+    /// How many are played at a time [default: one a processor]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// The folder with the recipes
+    #[arg(long, default_value = "recipes", value_name = "DIR")]
+    recipes: PathBuf,
+    /// Where the transcript and the logs of one that fails are kept
+    #[arg(long, default_value = "/var/tmp/pyro-stories", value_name = "DIR")]
+    keep: PathBuf,
 }
 
 #[derive(Subcommand)]
@@ -136,9 +168,12 @@ fn run(cli: Cli) -> Result<ExitCode> {
     if let Cli::Measure(MeasureArgs { json }) = cli {
         return boots::measure::run(json).map(|()| ExitCode::SUCCESS);
     }
+    if let Cli::Story(args) = cli {
+        return story(args);
+    }
     let host = HostDir::from_environment()?;
     match cli {
-        Cli::Measure(_) => unreachable!("it needs no host"),
+        Cli::Measure(_) | Cli::Story(_) => unreachable!("they need no host"),
         Cli::Bench(MeasureArgs { json }) => {
             Ok(boots::run(&host, &auto::image_dir(), json, &mut say)?.imitate())
         }
@@ -218,6 +253,31 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         Cli::Host(HostCommand::Supervise) => supervise::run(&host).map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// Plays stories; the exit code is 1 when one fails.
+fn story(args: StoryArgs) -> Result<ExitCode> {
+    let program = match std::env::var_os("PYRO_BIN") {
+        Some(program) => program.into(),
+        None => std::env::current_exe()?.with_file_name("pyro"),
+    };
+    let wanted = |story: &Story| {
+        args.stories.is_empty() || args.stories.iter().any(|name| name == story.name)
+    };
+    let stories: Vec<Story> = STORIES.into_iter().filter(wanted).collect();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = args.jobs.unwrap_or(processors).clamp(1, stories.len());
+    let stage = Stage {
+        recipes: std::path::absolute(&args.recipes)?,
+        program,
+        environment: args.environment,
+        via: args.via,
+        keep: args.keep,
+    };
+    let report = Report { several: jobs > 1 };
+    Ok(ExitCode::from(u8::from(
+        stage.play_all(&stories, jobs, report) > 0,
+    )))
 }
 
 /// Runs a command in the host as if it ran here.
