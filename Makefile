@@ -116,6 +116,28 @@ smoke-use-cases: build ## All five, through MCP; smoke-repro-fix-loop and so on 
 $(STORIES:%=smoke-%): smoke-%: build
 	$(call play,$*)
 
+##@ Documentation and release
+
+MDBOOK := $(TARGET)/tools/bin/mdbook
+$(MDBOOK): | deps
+	@$(CARGO) install --quiet --locked --debug --no-default-features --features search \
+		--version 0.5.4 --root $(TARGET)/tools mdbook
+
+.PHONY: book
+book: $(MDBOOK) ## The pages as a book, in target/book
+	@smoke/dist/book.sh $(MDBOOK) $(TARGET)/book
+
+.PHONY: dist
+dist: build ## The archive that a user installs, in target/dist
+	@smoke/dist/pack.sh $(BIN) $(TARGET)/dist
+
+.PHONY: dist-check
+dist-check: dist ## Install it into a clean Debian; run doctor, demo, the walkthrough and a story there
+	@$(BIN)/pyro env pull debian:12
+	@smoke/dist/debian.sh $(TARGET)/dist/debian.tar
+	@status=0; PYRO_HOST_NAME=dist $(SMOKE) run -- smoke/dist/check.sh $(SMOKE) $(TARGET)/dist || status=$$?; \
+	PYRO_HOST_NAME=dist $(SMOKE) host stop >/dev/null 2>&1 || true; exit $$status
+
 ##@ Emulated KVM host (for machines whose own KVM cannot run a stock guest)
 
 $(SMOKE): deps
