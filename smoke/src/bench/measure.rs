@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{BIN, ENVIRONMENT, GUEST_MIB, IMAGES, PROGRAMS, idle, workspace};
+use super::{BIN, ENVIRONMENT, GUEST_MIB, IMAGES, PROGRAMS, idle, network, records, workspace};
 
 /// Boots that are counted, after one that warms caches up.
 const RUNS: usize = 3;
@@ -42,6 +42,8 @@ struct Report {
     boots: Vec<Boot>,
     idle: idle::Idle,
     exec: Vec<workspace::RoundTrip>,
+    network: network::Network,
+    records: Vec<records::Asked>,
     sizes: Vec<Size>,
 }
 
@@ -64,6 +66,8 @@ pub fn run(json: bool) -> Result<()> {
         boots,
         idle: idle::measure(&mut pyro(&["sleep", "3"]))?,
         exec: workspace::measure()?,
+        network: network::measure()?,
+        records: records::measure()?,
         sizes: PROGRAMS.into_iter().map(size).collect::<Result<_>>()?,
     };
     if json {
@@ -154,6 +158,24 @@ fn table(report: &Report) -> String {
     };
     trips("exec of true, from the client", |trip| trip.client_ms);
     trips("exec of true, in the guest", |trip| trip.guest_ms);
+    for (what, figures) in [
+        ("into a published port", &report.network.published),
+        ("out through pyro-net", &report.network.egress),
+    ] {
+        let latencies = [figures.connection_ms, figures.round_trip_ms];
+        let rates = [figures.up_ms, figures.down_ms].map(network::rate);
+        let pair = |[first, second]: [f64; 2]| format!("{first:.2}  {second:.2}");
+        rows.push((format!("{what}: connect; trip"), pair(latencies), "ms"));
+        rows.push((format!("{what}: up; down"), pair(rates), "MiB/s"));
+    }
+    let mut asked = |what: &str, value: fn(&records::Asked) -> f64| {
+        let values = report.records.iter();
+        let values: Vec<_> = values.map(|asked| format!("{:.2}", value(asked))).collect();
+        rows.push((what.to_owned(), values.join("  "), "ms"));
+    };
+    asked("list of 1,000, from the client", |asked| asked.list_ms);
+    asked("list of 1,000, in the daemon", |asked| asked.daemon_ms);
+    asked("status among 1,000", |asked| asked.status_ms);
     for size in &report.sizes {
         rows.push((size.program.into(), (size.bytes >> 10).to_string(), "KiB"));
     }

@@ -7,6 +7,8 @@
 
 mod idle;
 pub mod measure;
+mod network;
+mod records;
 mod workspace;
 
 use std::ffi::OsString;
@@ -28,7 +30,7 @@ const HOST_MIB: u64 = 4096;
 /// The hidden command that measures, inside.
 pub const MEASURE: &str = "measure";
 /// The product's programs.
-const PROGRAMS: [&str; 3] = ["pyro", "pyro-vmm", "pyro-agent"];
+const PROGRAMS: [&str; 4] = ["pyro", "pyro-vmm", "pyro-agent", "pyro-net"];
 /// Where they are inside.
 const BIN: &str = "/tmp/bench";
 const IMAGES: &str = "/tmp/images";

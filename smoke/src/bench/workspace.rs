@@ -61,7 +61,8 @@ async fn trip(client: &Client, workspace: &str) -> Result<RoundTrip> {
     })
 }
 
-fn pyro(args: &[&str]) -> Result<String> {
+/// What `pyro workspace …` prints.
+pub(super) fn pyro(args: &[&str]) -> Result<String> {
     let output = Command::new(Path::new(BIN).join("pyro"))
         .arg("workspace")
         .args(args)

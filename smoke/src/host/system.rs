@@ -36,7 +36,7 @@ const EXCLUDED: &[&str] = &[
 const EARLY_MODULES: &str = "virtio_pci virtio_blk";
 /// What is loaded from the root, or wanted by the tests that run inside.
 const LATER_MODULES: &str =
-    "virtiofs virtio_net virtio_console virtio_rng kvm_amd kvm_intel overlay loop tun";
+    "virtiofs virtio_net virtio_console virtio_rng kvm_amd kvm_intel overlay loop tun veth";
 /// Size of the root as the system sees it; the image is sparse.
 const IMAGE_SIZE: u64 = 24 << 30;
 /// The image's file descriptor in the hooks.
