@@ -92,7 +92,7 @@ impl Calls {
                 ended = &mut going.work => return Some(match ended {
                     Ok(outcome) => outcome,
                     Err(error) => Err(Error::new(
-                        "internal",
+                        "adapter_failed",
                         format!("{tool} broke off: {error}"),
                         "call it again, and report it if it happens again",
                     )),
@@ -208,7 +208,7 @@ mod tests {
             )
             .await;
 
-        assert_eq!(outcome.unwrap().unwrap_err().0.code, "internal");
+        assert_eq!(outcome.unwrap().unwrap_err().0.code, "adapter_failed");
     }
 
     #[tokio::test]

@@ -145,10 +145,10 @@ mod tests {
 
     #[test]
     fn structured_errors_have_code_message_and_remedy() {
-        let value = Error::new("a", "b", "c").to_value(Profile::WorkspaceCore);
+        let value = Error::new("invalid_path", "b", "c").to_value(Profile::WorkspaceCore);
         assert_eq!(
             value,
-            json!({"error": {"code": "a", "message": "b", "remedy": "c"}})
+            json!({"error": {"code": "invalid_path", "message": "b", "remedy": "c"}})
         );
     }
 }

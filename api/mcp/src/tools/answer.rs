@@ -55,7 +55,7 @@ impl<T: Serialize> Answer<T> {
         let encoded = serde_json::to_value(self.result);
         let Ok(Value::Object(mut members)) = encoded else {
             return Err(Error::new(
-                "internal",
+                "adapter_failed",
                 "the result cannot be encoded",
                 "report this",
             ));

@@ -160,7 +160,7 @@ impl Guard {
         let record = record.map_err(|error| {
             let remedy = "call it again, and report it if it happens again";
             Error::new(
-                "internal",
+                "adapter_failed",
                 format!("the command broke off: {error}"),
                 remedy,
             )
