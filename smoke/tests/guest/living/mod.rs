@@ -72,7 +72,8 @@ fn off() {
     let id = daemon.said(&["create", "debian:12-base", "--mem-mib", "256", "--id-only"]);
     let id = id.trim();
     assert_eq!(daemon.sh(id, "ls /sys/class/net"), "lo\n");
-    let script = "apt-get -o Acquire::Retries=0 -o APT::Update::Error-Mode=any update >&2 || echo $?";
+    let script =
+        "apt-get -o Acquire::Retries=0 -o APT::Update::Error-Mode=any update >&2 || echo $?";
     assert_eq!(daemon.sh(id, script), "100\n");
     let published = ["service", "start", id, "s", "--publish", "80", "--", "true"];
     assert_eq!(daemon.error(&published), "network_unavailable");
