@@ -167,7 +167,8 @@ async fn stop(calls: &Calls, id: &str, name: &str) -> Result<(), ClientError> {
     }
 }
 
-/// Types, and reads until the shell has done it. Now and then it is interrupted first.
+/// Types, and reads until the shell has done it. Now and then it is interrupted then: one that is
+/// interrupted before it has come up ends, as everywhere.
 async fn type_into(
     calls: &Calls,
     random: &mut Random,
@@ -175,15 +176,6 @@ async fn type_into(
     shell: &str,
 ) -> Result<(), ClientError> {
     let client = calls.client();
-    if random.below(3) == 0 {
-        // The signal may come before the program does: then it ends by itself.
-        let line = WriteShell::line("sleep 1");
-        let call = client.shell_write(id, shell, &line);
-        calls.call("shell write", ANOTHER_GUEST, call).await?;
-        let call = client.shell_signal(id, shell, ShellSignal::Int);
-        calls.call("shell signal", ANOTHER_GUEST, call).await?;
-        return Ok(());
-    }
     let word = random.below(1 << 40);
     let line = WriteShell::line(format!("echo the wo''rd is {word}"));
     let call = client.shell_write(id, shell, &line);
@@ -200,10 +192,19 @@ async fn type_into(
         let read = calls.call("shell read", ANOTHER_GUEST, call).await?;
         assert!(!read.closed, "nobody has closed {shell}");
         if read.output.contains(&wanted) {
-            return Ok(());
+            break;
         }
         assert!(began.elapsed() < PATIENCE, "{shell} hangs: {}", read.output);
     }
+    if random.below(3) == 0 {
+        // The signal may come before the program does: then it ends by itself.
+        let line = WriteShell::line("sleep 1");
+        let call = client.shell_write(id, shell, &line);
+        calls.call("shell write", ANOTHER_GUEST, call).await?;
+        let call = client.shell_signal(id, shell, ShellSignal::Int);
+        calls.call("shell signal", ANOTHER_GUEST, call).await?;
+    }
+    Ok(())
 }
 
 /// Connects to a published port. Whoever answers is the one that it was published for.
