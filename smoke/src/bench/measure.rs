@@ -174,7 +174,6 @@ fn table(report: &Report) -> String {
         rows.push((what.to_owned(), values.join("  "), "ms"));
     };
     asked("list of 1,000, from the client", |asked| asked.list_ms);
-    asked("list of 1,000, in the daemon", |asked| asked.daemon_ms);
     asked("status among 1,000", |asked| asked.status_ms);
     for size in &report.sizes {
         rows.push((size.program.into(), (size.bytes >> 10).to_string(), "KiB"));

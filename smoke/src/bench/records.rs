@@ -22,8 +22,6 @@ const RUNS: usize = 5;
 pub(super) struct Asked {
     /// All of them.
     pub(super) list_ms: f64,
-    /// Of that, what the daemon took by its own log.
-    pub(super) daemon_ms: f64,
     /// One of them.
     pub(super) status_ms: f64,
 }
@@ -64,25 +62,10 @@ pub(super) fn measure() -> Result<Vec<Asked>> {
             let began = Instant::now();
             client.get(id).await?;
             let status_ms = began.elapsed().as_secs_f64() * 1000.0;
-            asked.push(Asked {
-                list_ms,
-                daemon_ms: last_list()?,
-                status_ms,
-            });
+            asked.push(Asked { list_ms, status_ms });
         }
         Ok(asked.split_off(1))
     })
-}
-
-/// How long the daemon's last answer to a list took it.
-fn last_list() -> Result<f64> {
-    let log = fs::read_to_string(Path::new(STATE).join("daemon.log"))?;
-    let mut lists = log.lines().rev().filter_map(|line| {
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        let listed = line["span"]["path"] == "/v1/workspaces" && line["span"]["method"] == "GET";
-        line["duration_ms"].as_f64().filter(|_| listed)
-    });
-    lists.next().context("the daemon's log has no list")
 }
 
 /// Kills the daemon: nothing waits for it, and the next one must find the records.
