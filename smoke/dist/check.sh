@@ -19,8 +19,8 @@ if [ "${1-}" = --inside ]; then
 	install -m 755 "$smoke" "$root/test/pyro-smoke"
 	cp "$(dirname "$0")/commands.sh" "$root/test/"
 	cp "$dist"/pyro-*-x86_64-linux.tar.gz "$root/test/"
-	exec env -i PATH=/usr/local/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 PYRO_IMAGE_DIR=/store \
-		chroot "$root" bash /test/commands.sh
+	exec /usr/sbin/chroot "$root" /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 \
+		PYRO_IMAGE_DIR=/store bash /test/commands.sh
 fi
 
 store=${PYRO_IMAGE_DIR:-${XDG_DATA_HOME:-$HOME/.local/share}/pyro/images}
