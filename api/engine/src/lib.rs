@@ -29,5 +29,5 @@ mod terminal;
 #[cfg(test)]
 mod testing;
 
-pub use engine::{Cidr, Engine, ExecStream, Options, RunStream, ShellStream, check_run};
+pub use engine::{Cidr, Engine, ExecStream, Options, Rendered, RunStream, ShellStream, check_run};
 pub use error::{Code, Error, Kind, Result};

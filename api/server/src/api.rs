@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use axum::{Json, Router};
 use pyro_client::operations::{Method, Operation, PathParameters, Streaming};
-use pyro_engine::Engine;
+use pyro_engine::{Engine, Rendered};
 use tokio::io::DuplexStream;
 
 use crate::body;
@@ -39,6 +40,24 @@ impl Api {
                 let Parsed { path, input, .. } = parse::<O>(&context, request, false).await?;
                 let output = handler(Arc::clone(&context.engine), path, input).await?;
                 Ok(Json(output).into_response())
+            }
+        })
+    }
+
+    /// Routes an operation whose output is there as a document already.
+    pub(crate) fn rendered<O, F>(self, handler: F) -> Self
+    where
+        O: Operation,
+        F: Fn(&Engine, O::Path, O::Input) -> EngineResult<Rendered<O::Output>>,
+        F: Clone + Send + Sync + 'static,
+    {
+        self.on::<O, _, _>(move |context: Arc<Context>, request| {
+            let handler = handler.clone();
+            async move {
+                let Parsed { path, input, .. } = parse::<O>(&context, request, false).await?;
+                let output = handler(&context.engine, path, input)?;
+                let json = [(header::CONTENT_TYPE, "application/json")];
+                Ok((json, output.into_json()).into_response())
             }
         })
     }

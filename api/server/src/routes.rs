@@ -44,7 +44,7 @@ fn operations() -> Api {
         .stream_with_input::<op::Run, _, _, _>(async |e, _, i, stdin| e.run_with_input(i, stdin).await)
         .route::<op::EnvironmentList, _, _>(async |e, _, _| e.environments().await)
         .route::<op::WorkspaceReap, _, _>(async |e, _, _| Ok(e.reap().await))
-        .route::<op::WorkspaceList, _, _>(async |e, _, _| Ok(e.list()))
+        .rendered::<op::WorkspaceList, _>(|e, _, _| Ok(e.list_rendered()))
         .route::<op::WorkspaceCreate, _, _>(async |e, _, i| e.create(i).await)
         .route::<op::WorkspaceStatus, _, _>(async |e, p, _| e.get(&p.w))
         .route::<op::WorkspaceUpdate, _, _>(async |e, p, i| e.update(&p.w, i).await)

@@ -22,6 +22,7 @@ mod files;
 mod jobs;
 mod launcher;
 mod life;
+mod listing;
 mod living;
 mod network;
 mod occupancy;
@@ -45,11 +46,13 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use pyro_client::types::{
-    EnvironmentList, Health, UnreadableRecord, WORKSPACE_ROOT, Workspace, WorkspaceList, WorkspaceState,
+    EnvironmentList, Health, UnreadableRecord, WORKSPACE_ROOT, Workspace, WorkspaceList,
+    WorkspaceState,
 };
 use tokio::sync::{Notify, watch};
 
 pub use exec::ExecStream;
+pub use listing::Rendered;
 pub use pyro_net::egress::Cidr;
 pub use run::{RunStream, check as check_run};
 pub use shells::ShellStream;

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
-use pyro_client::types::{ApiError, WORKSPACE_ROOT, Workspace, WorkspaceState};
+use pyro_client::types::{ApiError, Workspace, WorkspaceState};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::exec::Execs;
+use super::listing::{Grounds, Piece};
 use super::living::Living;
 use super::occupancy::Occupied;
 use super::{Engine, blocking};
@@ -31,6 +32,7 @@ pub(super) struct Slot {
     pub(super) execs: Execs,
     /// What else runs in it, and its secrets.
     pub(super) living: Living,
+    piece: Mutex<Option<Piece>>,
 }
 
 /// What changes quickly; never held across an await.
@@ -73,6 +75,7 @@ impl Slot {
             life: RwLock::new(()),
             execs,
             living: Living::default(),
+            piece: Mutex::default(),
         }
     }
 
@@ -103,40 +106,32 @@ impl Slot {
 
     /// As it is shown.
     pub(super) fn view(&self) -> Workspace {
+        Workspace::from(&self.grounds())
+    }
+
+    /// What it is shown by.
+    pub(super) fn grounds(&self) -> Grounds {
         let live = self.live();
-        let record = &live.record;
-        let failure = match &record.phase {
-            Phase::Failed { failure } => Some(failure.clone()),
-            _ => None,
-        };
-        Workspace {
-            workspace_id: record.workspace_id.to_string(),
-            name: record.name.clone(),
-            labels: record.labels.clone(),
-            environment: record.environment.name.clone(),
-            state: state_of(&record.phase),
-            failure,
-            vcpu_count: u64::from(record.vcpu_count),
-            mem_mib: u64::from(record.mem_mib),
-            network_policy: record.network_policy,
+        Grounds {
+            record: Arc::clone(&live.record),
+            last_activity: live.last_activity,
             network_failure: live
                 .guest
                 .as_ref()
                 .and_then(|running| running.network_failure.clone()),
-            ttl_seconds: record.ttl_seconds,
-            created_at: record.created_at,
-            last_activity_at: live.last_activity,
-            expires_at: live.expires_at(),
-            workspace_path: WORKSPACE_ROOT.to_string(),
-            seed: record.seed.clone(),
-            command_count: self.execs.count(),
-            snapshot_count: record.disk.snapshots.len() as u64,
-            reset_count: record.reset_count,
-            last_reset_at: record.last_reset_at,
-            secrets: record.secrets.clone(),
-            service_count: self.living.services.live_count(),
-            shell_count: self.living.shells.count(),
+            commands: self.execs.count(),
+            services: self.living.services.live_count(),
+            shells: self.living.shells.count(),
         }
+    }
+
+    pub(super) fn last_activity(&self) -> Timestamp {
+        self.live().last_activity
+    }
+
+    /// Its piece of the list of all, as it was made last.
+    pub(super) fn piece(&self) -> MutexGuard<'_, Option<Piece>> {
+        self.piece.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the record on disk, then in memory. `change` sees the present record; when it or
@@ -288,14 +283,19 @@ impl Slot {
 
 impl Live {
     fn expires_at(&self) -> Timestamp {
-        let ttl = i64::try_from(self.record.ttl_seconds).unwrap_or(i64::MAX);
-        self.last_activity
-            .checked_add(SignedDuration::from_secs(ttl))
-            .unwrap_or(Timestamp::MAX)
+        expires_at(self.last_activity, &self.record)
     }
 }
 
-fn state_of(phase: &Phase) -> WorkspaceState {
+/// When a workspace is reaped if nothing happens until then.
+pub(super) fn expires_at(last_activity: Timestamp, record: &Record) -> Timestamp {
+    let ttl = i64::try_from(record.ttl_seconds).unwrap_or(i64::MAX);
+    last_activity
+        .checked_add(SignedDuration::from_secs(ttl))
+        .unwrap_or(Timestamp::MAX)
+}
+
+pub(super) fn state_of(phase: &Phase) -> WorkspaceState {
     match phase {
         Phase::Creating => WorkspaceState::Creating,
         Phase::Starting => WorkspaceState::Starting,

@@ -12,7 +12,16 @@ async fn moves<T>(engine: &Arc<Engine>, operation: impl Future<Output = Result<T
     operation.await.expect("works");
     let after = engine.get("a").expect("there").last_activity_at;
     assert!(after >= before);
+    the_rendered_list_is_the_list(engine);
     after != before
+}
+
+/// Whatever has happened since its pieces were made.
+fn the_rendered_list_is_the_list(engine: &Engine) {
+    let rendered: serde_json::Value =
+        serde_json::from_slice(&engine.list_rendered().into_json()).expect("JSON");
+    let list = serde_json::to_value(engine.list()).expect("plain data");
+    assert_eq!(rendered, list);
 }
 
 #[tokio::test]
