@@ -15,17 +15,21 @@ pyro --version
 bash -n /usr/local/share/bash-completion/completions/pyro
 test -s /usr/local/share/man/man1/pyro-workspace-exec.1
 
-say doctor
-pyro doctor
+say "the page of the first run"
+typed $documents/docs/first-run.md | bash -euxo pipefail
 
-say demo
-pyro demo
+say "the README, in a project with a test"
+mkdir readme
+printf 'import unittest\n\n\nclass Ok(unittest.TestCase):\n    def test_ok(self):\n        pass\n' >readme/test_ok.py
+(cd readme && typed $documents/README.md | bash -euxo pipefail)
+(cd readme && pyro mcp config claude-code --install && grep -q /usr/local/bin/pyro .mcp.json)
 
 say the walkthrough
 mkdir walkthrough
 (cd walkthrough && typed $documents/docs/walkthrough.md | bash -euxo pipefail)
 
-say a story
+say "a story, through MCP"
 /test/pyro-smoke story repro-fix-loop --recipes $documents/recipes
 
+test -z "$(pyro workspace list --json | grep workspace_id)"
 say "installed and works"
