@@ -29,7 +29,7 @@ mkdir walkthrough
 (cd walkthrough && typed $documents/docs/walkthrough.md | bash -euxo pipefail)
 
 say "a story, through MCP"
-/test/pyro-smoke story repro-fix-loop --recipes $documents/recipes
+PYRO_BIN=/usr/local/bin/pyro /test/pyro-smoke story repro-fix-loop --recipes $documents/recipes
 
 test -z "$(pyro workspace list --json | grep workspace_id)"
 say "installed and works"
