@@ -101,11 +101,14 @@ test-host: build ## Tests of the emulated host itself
 
 ##@ Stories: the recipe pages, played against real guests
 
+# Where a story that fails is kept by whoever played it, which may be the emulated host; then it is copied here.
+KEPT := /var/tmp/pyro-stories
 define play
 	@$(BIN)/pyro env pull $(USE_CASE_ENVIRONMENT)
-	@status=0; PYRO_BIN=$(BIN)/pyro PYRO_HOST_NAME=stories $(SMOKE) run -- $(SMOKE) story $(1) \
-		--environment $(USE_CASE_ENVIRONMENT) --keep $(TARGET)/stories $(USE_CASE_SMOKE_FLAGS) || status=$$?; \
-	PYRO_HOST_NAME=stories $(SMOKE) host stop >/dev/null 2>&1 || true; exit $$status
+	@export PYRO_BIN=$(BIN)/pyro PYRO_HOST_NAME=stories; status=0; \
+	$(SMOKE) run -- $(SMOKE) story $(1) --environment $(USE_CASE_ENVIRONMENT) --keep $(KEPT) $(USE_CASE_SMOKE_FLAGS) || { status=$$?; \
+		mkdir -p $(TARGET)/stories; $(SMOKE) run -- tar -C $(KEPT) -c . | tar -C $(TARGET)/stories -x; echo "kept in $(TARGET)/stories"; }; \
+	$(SMOKE) host stop >/dev/null 2>&1 || true; exit $$status
 endef
 
 .PHONY: smoke-use-cases
