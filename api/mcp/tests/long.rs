@@ -209,7 +209,7 @@ async fn much_output_is_cut_in_the_middle_and_all_of_it_can_be_read() {
 async fn narrow_records_say_nothing_of_what_the_profile_lacks() {
     let workspace = json!({
         "workspace_id": "ws-aaaaaaaaaaaa", "name": "a", "labels": {}, "environment": "debian:12", "state": "running",
-        "failure": null, "vcpu_count": 1, "mem_mib": 1024, "network_policy": "off", "ttl_seconds": 600,
+        "failure": null, "vcpu_count": 1, "mem_mib": 1024, "network_policy": "off", "network_failure": null, "ttl_seconds": 600,
         "created_at": "2026-01-01T00:00:00Z", "last_activity_at": "2026-01-01T00:00:00Z",
         "expires_at": "2026-01-01T00:10:00Z", "workspace_path": "/workspace",
         "seed": {"kind": "empty", "path": null, "entries": 0, "bytes": 0, "skipped": [], "skipped_count": 0},

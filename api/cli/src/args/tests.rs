@@ -407,13 +407,16 @@ fn every_operation_has_a_command_with_a_flag_for_every_member() {
             .map(|cell| cell.split('`').skip(1).step_by(2).collect())
             .collect();
         let (operation, members) = (cells[0][0], &cells[3]);
-        // Asked for by other commands: every one, `logs`, a Ctrl-C, and `attach`.
+        // Asked for by other commands: every one, `logs`, a Ctrl-C, and `attach`; `env list` needs
+        // no daemon; and the daemon reaps by itself.
         let others = [
             "health",
             "exec_get",
             "exec_cancel",
             "shell_follow",
             "shell_resize",
+            "environment_list",
+            "workspace_reap",
         ];
         if others.contains(&operation) {
             continue;

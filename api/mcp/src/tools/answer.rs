@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 use crate::{Error, Profile};
 
 /// Members of a workspace's record that only the widest profile has.
-const WIDE: [&str; 5] = [
+const WIDE: [&str; 6] = [
     "network_policy",
+    "network_failure",
     "secrets",
     "service_count",
     "shell_count",
