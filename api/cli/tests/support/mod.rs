@@ -39,8 +39,13 @@ impl Host {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pyro"));
+        // Whoever runs the tests in the background may ignore signals, and `pyro` respects that.
+        let mut command = Command::new("env");
         command
+            .args([
+                "--default-signal=HUP,INT,QUIT,TERM",
+                env!("CARGO_BIN_EXE_pyro"),
+            ])
             .args(args)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
