@@ -39,7 +39,7 @@ run: build ## Boot a Debian guest in our own monitor and run a command in it
 	@$(SMOKE) run -- $(BIN)/pyro demo $(ENVIRONMENT)
 
 .PHONY: test
-test: build check-fast test-unit test-guest test-host ## All tests; guest-backed ones on hardware KVM or in the emulated host
+test: build check-fast test-unit test-guest smoke-use-cases test-host ## All tests; guest-backed ones on hardware KVM or in the emulated host
 
 .PHONY: bench
 bench: build ## Cold boot, exec, memory and sizes in deterministic virtual time; layers in real time

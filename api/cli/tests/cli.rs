@@ -398,7 +398,10 @@ fn help_and_version_succeed_and_teach() {
         assert_eq!(code(&output), 0, "{args:?}");
         assert!(stdout(&output).contains("Examples:"), "{args:?}");
     }
-    assert_eq!(stdout(&host.run(&["--version"])), "pyro 3.6.0\n");
+    assert_eq!(
+        stdout(&host.run(&["--version"])),
+        concat!("pyro ", env!("CARGO_PKG_VERSION"), "\n")
+    );
 }
 
 #[test]

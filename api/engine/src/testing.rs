@@ -66,7 +66,7 @@ pub(crate) fn record() -> Record {
     .expect("plain data");
     let manifest = serde_json::from_value(serde_json::json!({
         "format": 1,
-        "catalogue_version": "3.6.0",
+        "catalogue_version": env!("CARGO_PKG_VERSION"),
         "recipe": recipe,
         "recipe_digest": hex,
         "created": "2026-01-01T00:00:00Z",

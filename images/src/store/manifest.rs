@@ -158,7 +158,7 @@ mod tests {
         let recipe = Catalogue::builtin().recipe("debian:12").unwrap().clone();
         let manifest = Manifest {
             format: FORMAT,
-            catalogue_version: "3.6.0".into(),
+            catalogue_version: env!("CARGO_PKG_VERSION").into(),
             recipe_digest: recipe.digest(),
             recipe,
             created: String::new(),

@@ -40,6 +40,8 @@ pub use follow::ShellStream;
 const MAX_SHELLS: usize = 32;
 /// How long a shell may take to take what is typed.
 const TYPED_WITHIN: Duration = Duration::from_secs(10);
+/// How long a new shell may take to come up before it is said to be open.
+const PROMPT_WITHIN: Duration = Duration::from_secs(5);
 /// How long a shell may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(1);
 /// bash, or sh where there is none.
@@ -171,7 +173,7 @@ fn new_id() -> Result<String> {
 }
 
 impl Engine {
-    /// Opens a shell.
+    /// Opens a shell; answers when it shows its prompt, or after five seconds without one.
     ///
     /// # Errors
     /// [`Code::ShellNotOpened`], [`Code::SecretNotFound`], and those of a request that makes no sense.
@@ -193,7 +195,7 @@ impl Engine {
             let secrets = slot.living.secrets();
             let env = secrets.environment(&request.env, &request.secret_env)?;
             // Until it is there: a reset forgets shells.
-            let _steady = slot.steady().await?;
+            let steady = slot.steady().await?;
             let guest = slot.guest()?;
             if slot.living.shells.count() >= MAX_SHELLS as u64 {
                 return Err(Error::new(
@@ -238,11 +240,18 @@ impl Engine {
                 terminal: Some(terminal),
                 hold: false,
             };
-            if let Err(error) = Attached::start(&guest, start).await {
-                forget(&slot, &sheet.shell.shell_id).await;
-                let error = not_opened(&guest, error).await;
-                return Err(slot.living.redactor().ours(error));
-            }
+            let mut attached = match Attached::start(&guest, start).await {
+                Ok(attached) => attached,
+                Err(error) => {
+                    forget(&slot, &sheet.shell.shell_id).await;
+                    let error = not_opened(&guest, error).await;
+                    return Err(slot.living.redactor().ours(error));
+                }
+            };
+            drop(steady);
+            // The first that it writes is its prompt; an interrupt before that would end it. One that
+            // says nothing, or has ended already, is open nevertheless: reads tell.
+            let _ = tokio::time::timeout(PROMPT_WITHIN, attached.next()).await;
             operation.changed();
             Ok(sheet.shell)
         })
