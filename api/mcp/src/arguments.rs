@@ -21,6 +21,7 @@ pub(crate) fn check(
 ) -> Result<Map<String, Value>, Error> {
     let required = required(schema);
     arguments.retain(|name, value| !value.is_null() || required.contains(&name.as_str()));
+    arguments.values_mut().for_each(whole);
     object("", schema, &arguments).map_err(|problem| {
         Error::new(
             "invalid_request",
@@ -29,6 +30,17 @@ pub(crate) fn check(
         )
     })?;
     Ok(arguments)
+}
+
+/// `30.0` is an integer (JSON Schema 2020-12, 4.2.3), and some hosts have no other numbers.
+fn whole(value: &mut Value) {
+    if let Value::Number(number) = value
+        && let Some(float) = number.as_f64().filter(|_| number.is_f64())
+        && float.fract() == 0.0
+        && let Ok(integer) = format!("{float:.0}").parse::<i64>()
+    {
+        *value = integer.into();
+    }
 }
 
 /// Which arguments there are.
@@ -280,6 +292,14 @@ mod tests {
         assert_eq!(error.0.code, "invalid_request");
         assert!(error.0.remedy.contains("workspace (required)"), "{error:?}");
         error.0.message
+    }
+
+    #[test]
+    fn a_number_without_a_fraction_is_an_integer() {
+        let arguments = json!({"workspace": "w", "count": 3.0});
+        let checked = check("t", &schema(), arguments.as_object().unwrap().clone()).unwrap();
+        assert_eq!(checked["count"], json!(3));
+        assert!(problem(json!({"count": 1e300})).contains("must be an integer"));
     }
 
     #[test]

@@ -26,6 +26,14 @@ pub(crate) struct Call {
 impl Call {
     /// A path of the host, which is absolute for the daemon.
     pub(crate) fn host_path(&self, field: &str, path: &str) -> Result<String, Error> {
+        if path.is_empty() {
+            // It would mean the whole folder.
+            return Err(Error::new(
+                "invalid_path",
+                format!("`{field}` is empty"),
+                "leave it out, or pass a path of the host; `.` is the server's own directory",
+            ));
+        }
         let path: PathBuf = self.folder.join(path);
         std::path::absolute(&path)
             .ok()

@@ -1,12 +1,13 @@
 //! Calls that go on.
 //!
 //! Hosts give up on a call after about a minute. So a call that takes longer is put aside: the model is
-//! told to ask again with the same arguments, which joins it. A call that is cancelled, and every one
-//! when the adapter ends, is dropped where it is, and with it the connection to the daemon, which
-//! then stops what it does for it.
+//! told to ask again with the same arguments, which joins it. Of several such calls each is joined
+//! once, the oldest first. A call that is cancelled, and every one when the adapter ends, is dropped
+//! where it is: its connection to the daemon, which then stops what it does for it, and what it has
+//! made, which is undone.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -22,7 +23,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(50);
 const PROGRESS: Duration = Duration::from_secs(3);
 /// Most calls that are put aside; the oldest gives way.
 const MOST_ASIDE: usize = 32;
-/// How long the result of a call that was put aside is kept.
+/// How long the result of a call that was put aside is kept after its end.
 const KEPT: Duration = Duration::from_secs(15 * 60);
 /// How long the end of the adapter waits for what it stops.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -36,9 +37,11 @@ type Key = (&'static str, String);
 /// The calls of one adapter.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Calls {
-    aside: Arc<Mutex<HashMap<Key, Going>>>,
-    /// Work that outlives its call, such as cancelling what it began.
+    /// In the order in which they were put aside.
+    aside: Arc<Mutex<VecDeque<(Key, Going)>>>,
+    /// The calls' work, and what outlives it, such as cancelling what it began.
     pub(crate) tasks: TaskTracker,
+    ending: CancellationToken,
 }
 
 /// A call that goes on.
@@ -47,25 +50,50 @@ pub(crate) struct Going {
     work: AbortOnDropHandle<Outcome>,
     status: Status,
     began: Instant,
+    ended: Arc<OnceLock<Instant>>,
 }
 
 impl Going {
-    /// Begins a call.
+    /// Begins a call. The end of the adapter waits for its work to be dropped.
     pub(crate) fn new(
+        tasks: &TaskTracker,
         status: Status,
         work: impl Future<Output = Outcome> + Send + 'static,
     ) -> Self {
+        let ended = Arc::new(OnceLock::new());
+        let end = Arc::clone(&ended);
+        let work = tasks.spawn(async move {
+            let outcome = work.await;
+            let _ = end.set(Instant::now());
+            outcome
+        });
         Self {
-            work: AbortOnDropHandle::new(tokio::spawn(work)),
+            work: AbortOnDropHandle::new(work),
             status,
             began: Instant::now(),
+            ended,
+        }
+    }
+
+    fn is_stale(&self) -> bool {
+        match self.ended.get() {
+            Some(end) => end.elapsed() > KEPT,
+            // It broke off.
+            None => self.work.is_finished() && self.began.elapsed() > KEPT,
         }
     }
 }
 
 impl Calls {
-    fn aside(&self) -> MutexGuard<'_, HashMap<Key, Going>> {
+    fn aside(&self) -> MutexGuard<'_, VecDeque<(Key, Going)>> {
         self.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The oldest of such calls that were put aside.
+    fn join(&self, key: &Key) -> Option<Going> {
+        let mut aside = self.aside();
+        let at = aside.iter().position(|(other, _)| other == key)?;
+        aside.remove(at).map(|(_, going)| going)
     }
 
     /// Joins the same call if it was put aside, begins it otherwise, and waits for its end.
@@ -81,14 +109,16 @@ impl Calls {
         progress: impl Fn(f64, String) -> P,
     ) -> Option<Outcome> {
         let key = (tool, arguments);
-        let joined = self.aside().remove(&key);
-        let mut going = joined.unwrap_or_else(begin);
-        let mut ticks = tokio::time::interval(PROGRESS);
-        ticks.tick().await;
+        let mut going = self.join(&key).unwrap_or_else(begin);
+        let now = tokio::time::Instant::now();
+        let mut ticks = tokio::time::interval_at(now + PROGRESS, PROGRESS);
         let deadline = tokio::time::sleep(patience);
         tokio::pin!(deadline);
         loop {
             tokio::select! {
+                biased;
+                () = cancelled.cancelled() => return None,
+                () = self.ending.cancelled() => return None,
                 ended = &mut going.work => return Some(match ended {
                     Ok(outcome) => outcome,
                     Err(error) => Err(Error::new(
@@ -97,7 +127,6 @@ impl Calls {
                         "call it again, and report it if it happens again",
                     )),
                 }),
-                () = cancelled.cancelled() => return None,
                 () = &mut deadline => {
                     let seconds = going.began.elapsed().as_secs();
                     self.put_aside(key, going);
@@ -117,18 +146,16 @@ impl Calls {
 
     fn put_aside(&self, key: Key, going: Going) {
         let mut aside = self.aside();
-        aside.retain(|_, going| !going.work.is_finished() || going.began.elapsed() < KEPT);
+        aside.retain(|(_, going)| !going.is_stale());
         if aside.len() >= MOST_ASIDE {
-            let oldest = aside.iter().min_by_key(|(_, going)| going.began);
-            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
-                aside.remove(&oldest);
-            }
+            aside.pop_front();
         }
-        aside.insert(key, going);
+        aside.push_back((key, going));
     }
 
-    /// Drops what was put aside, and waits a little for what is being stopped.
+    /// Drops every call, and waits a little for what is being stopped and undone.
     pub(crate) async fn end(&self) {
+        self.ending.cancel();
         self.aside().clear();
         self.tasks.close();
         let _ = tokio::time::timeout(FAREWELL, self.tasks.wait()).await;
@@ -152,13 +179,14 @@ mod tests {
         let calls = Calls::default();
         let token = CancellationToken::new();
         let (end, ended) = oneshot::channel();
-        let begin = || Going::new(Status::default(), async move { Ok(ended.await.unwrap()) });
+        let work = async move { Ok(ended.await.unwrap()) };
+        let begin = || Going::new(&calls.tasks, Status::default(), work);
 
         let first = calls
             .run("t", "{}".into(), &token, Duration::ZERO, begin, quiet)
             .await;
         assert_eq!(first.unwrap().unwrap_err().0.code, "still_running");
-        let other = || Going::new(Status::default(), async { Ok(Value::Null) });
+        let other = || Going::new(&calls.tasks, Status::default(), async { Ok(Value::Null) });
         let other = calls
             .run("t", "{\"a\":1}".into(), &token, PATIENCE, other, quiet)
             .await;
@@ -177,7 +205,7 @@ mod tests {
         let token = CancellationToken::new();
         let (held, dropped) = oneshot::channel::<()>();
         let begin = || {
-            Going::new(Status::default(), async move {
+            Going::new(&calls.tasks, Status::default(), async move {
                 let _held = held;
                 std::future::pending().await
             })
@@ -195,7 +223,11 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_panics_is_an_error() {
         let calls = Calls::default();
-        let begin = || Going::new(Status::default(), async { panic!("on purpose") });
+        let begin = || {
+            Going::new(&calls.tasks, Status::default(), async {
+                panic!("on purpose")
+            })
+        };
 
         let outcome = calls
             .run(
@@ -215,7 +247,7 @@ mod tests {
     async fn only_so_many_calls_are_kept() {
         let calls = Calls::default();
         for index in 0..=MOST_ASIDE {
-            let begin = || Going::new(Status::default(), std::future::pending());
+            let begin = || Going::new(&calls.tasks, Status::default(), std::future::pending());
             let arguments = index.to_string();
             calls
                 .run(
@@ -231,5 +263,61 @@ mod tests {
         assert_eq!(calls.aside().len(), MOST_ASIDE);
         calls.end().await;
         assert!(calls.aside().is_empty());
+    }
+
+    #[tokio::test]
+    async fn of_equal_calls_each_is_joined_once() {
+        let calls = Calls::default();
+        let token = CancellationToken::new();
+        let call = |ended: oneshot::Receiver<u8>| {
+            let work = async move { Ok(ended.await.unwrap().into()) };
+            let begin = || Going::new(&calls.tasks, Status::default(), work);
+            calls.run("t", String::new(), &token, Duration::ZERO, begin, quiet)
+        };
+        let (one, first) = oneshot::channel();
+        let (two, second) = oneshot::channel();
+        let (first, second) = tokio::join!(call(first), call(second));
+        for told in [first, second] {
+            assert_eq!(told.unwrap().unwrap_err().0.code, "still_running");
+        }
+        one.send(1_u8).unwrap();
+        two.send(2).unwrap();
+        let mut joined = Vec::new();
+        for _ in 0..2 {
+            let join = calls.run("t", String::new(), &token, PATIENCE, never, quiet);
+            joined.push(join.await.unwrap().unwrap());
+        }
+        joined.sort_by_key(Value::as_u64);
+        assert_eq!(joined, [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_for_what_calls_undo() {
+        struct Undoes(TaskTracker, Option<oneshot::Sender<()>>);
+        impl Drop for Undoes {
+            fn drop(&mut self) {
+                let undone = self.1.take().unwrap();
+                self.0.spawn(async move {
+                    tokio::task::yield_now().await;
+                    undone.send(()).unwrap();
+                });
+            }
+        }
+        let calls = Calls::default();
+        let (undone, mut seen) = oneshot::channel();
+        let undoes = Undoes(calls.tasks.clone(), Some(undone));
+        let begin = || {
+            Going::new(&calls.tasks, Status::default(), async move {
+                let _undoes = undoes;
+                std::future::pending().await
+            })
+        };
+        let token = CancellationToken::new();
+        let call = calls.run("t", String::new(), &token, PATIENCE, begin, quiet);
+
+        let (outcome, ()) = tokio::join!(call, calls.end());
+
+        assert_eq!(outcome, None);
+        assert_eq!(seen.try_recv(), Ok(()));
     }
 }

@@ -25,11 +25,15 @@ impl Error {
 
     /// As structured content: the same document that the API and `--json` give.
     pub(crate) fn to_value(&self, profile: Profile) -> Value {
-        let told = |text: &str| in_words_of_tools(text, profile);
+        // Other messages quote files and commands, which are to stay as they are.
+        let message = match self.0.code.as_str() {
+            "invalid_request" => in_words_of_tools(&self.0.message, profile),
+            _ => self.0.message.clone(),
+        };
         let mut error = json!({
             "code": self.0.code,
-            "message": told(&self.0.message),
-            "remedy": told(&self.0.remedy),
+            "message": message,
+            "remedy": in_words_of_tools(&self.0.remedy, profile),
         });
         if let Some(detail) = &self.0.detail {
             error["detail"] = detail.as_str().into();
@@ -53,7 +57,7 @@ impl From<ApiError> for Error {
 /// Advice for the command line, as advice for somebody who has tools: `pyro workspace file read` is
 /// `workspace_file_read`, `--timeout-seconds` is `timeout_seconds`. What the profile has no tool
 /// for stays: then a person has to do it.
-fn in_words_of_tools(text: &str, profile: Profile) -> String {
+pub(crate) fn in_words_of_tools(text: &str, profile: Profile) -> String {
     let mut text = text.to_string();
     if !text.contains("pyro ") && !text.contains("--") {
         return text;
@@ -69,6 +73,8 @@ fn in_words_of_tools(text: &str, profile: Profile) -> String {
     }
     if profile == Profile::WorkspaceFull {
         text = replace_words(&text, "pyro env list", "vm_list_environments");
+        // Its record names the shells.
+        text = replace_words(&text, "pyro workspace shell list", "workspace_status");
     }
     flags(&text)
 }
@@ -130,6 +136,7 @@ mod tests {
             ),
             ("`pyro env list`", "`vm_list_environments`"),
             ("`pyro workspace snapshot list a`", "`snapshot_list a`"),
+            ("`pyro workspace shell list a`", "`workspace_status a`"),
             ("put it after `--`", "put it after `--`"),
             ("--- a/f\n+++ b/f", "--- a/f\n+++ b/f"),
             ("`pyro env pull debian:12`", "`pyro env pull debian:12`"),

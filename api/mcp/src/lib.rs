@@ -28,6 +28,7 @@ mod schema;
 mod server;
 pub mod stdio;
 pub mod tools;
+mod undo;
 
 pub use daemon::Daemon;
 pub use error::Error;

@@ -95,7 +95,7 @@ impl Server {
         let begin = || {
             let server = self.clone();
             let told = status.clone();
-            Going::new(status, async move {
+            Going::new(&self.calls.tasks, status, async move {
                 let call = Call {
                     client: server.daemon.client().await.map_err(Error::from)?,
                     profile: server.profile,

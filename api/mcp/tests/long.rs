@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Fake, Session, record};
-use pyro_mcp::Profile;
+use pyro_mcp::{Daemon, Profile, Server, stdio};
 use serde_json::{Value, json};
 
 const REVISION: &str = "2025-11-25";
@@ -114,6 +114,78 @@ async fn a_host_that_goes_away_ends_what_it_waited_for() {
 
     fake.expect("POST /v1/workspaces/ws-aaaaaaaaaaaa/exec/3/cancel")
         .await;
+}
+
+#[test]
+fn an_adapter_that_is_ended_ends_what_it_waited_for_before_it_goes() {
+    // The daemon outlives the adapter's runtime, which ends as that of `pyro mcp serve` does.
+    let daemon = tokio::runtime::Runtime::new().expect("a runtime");
+    let _entered = daemon.enter();
+    let fake = Fake::new(|line, _| {
+        let cancels = line.ends_with("/cancel");
+        (cancels || line.ends_with("/exec")).then(|| record("running", ""))
+    });
+    let adapter = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let server = Server::new(Daemon::At(fake.client()), CORE, "/host");
+    adapter.block_on(async {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (from, to) = tokio::io::split(theirs);
+        let call = async {
+            let mut session = Session::on(ours);
+            session.initialize(REVISION).await;
+            let call = json!({"name": "workspace_exec", "arguments": exec()});
+            session.begin("tools/call", call).await;
+            fake.expect("GET /v1/workspaces/ws-aaaaaaaaaaaa/exec/3")
+                .await;
+            session
+        };
+        tokio::select! {
+            ended = stdio::serve_on(server.clone(), from, to) => panic!("{ended:?}"),
+            // Then a signal comes.
+            session = call => drop(session),
+        }
+        server.end().await;
+    });
+    adapter.shutdown_background();
+
+    assert_eq!(
+        fake.count("POST /v1/workspaces/ws-aaaaaaaaaaaa/exec/3/cancel"),
+        1
+    );
+}
+
+#[tokio::test]
+async fn what_a_cancelled_call_makes_is_taken_away_again() {
+    let fake = Fake::new(|line, _| {
+        if line == "POST /v1/workspaces" {
+            let workspace = json!({
+                "workspace_id": "ws-aaaaaaaaaaaa", "name": null, "labels": {}, "environment": "debian:12", "state": "running",
+                "failure": null, "vcpu_count": 1, "mem_mib": 1024, "network_policy": "off", "network_failure": null, "ttl_seconds": 600,
+                "created_at": "2026-01-01T00:00:00Z", "last_activity_at": "2026-01-01T00:00:00Z",
+                "expires_at": "2026-01-01T00:10:00Z", "workspace_path": "/workspace",
+                "seed": {"kind": "empty", "path": null, "entries": 0, "bytes": 0, "skipped": [], "skipped_count": 0},
+                "secrets": [], "command_count": 0, "service_count": 0, "shell_count": 0, "snapshot_count": 0,
+                "reset_count": 0, "last_reset_at": null,
+            });
+            return Some(workspace);
+        }
+        Some(json!({"workspace_id": "ws-aaaaaaaaaaaa", "deleted": true}))
+    });
+    let (mut session, _) = Session::open(fake.client(), CORE, REVISION).await;
+    fake.answers(false);
+    let call = json!({"name": "workspace_create", "arguments": {}});
+    let id = session.begin("tools/call", call).await;
+    // The daemon is at it when it is cancelled.
+    fake.expect("POST /v1/workspaces").await;
+    session.send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}})).await;
+    session.request("ping", json!({})).await;
+    fake.answers(true);
+
+    fake.expect("DELETE /v1/workspaces/ws-aaaaaaaaaaaa").await;
+    session.close().await;
 }
 
 #[tokio::test]

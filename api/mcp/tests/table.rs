@@ -237,6 +237,7 @@ fn page() -> String {
                 (Some(least), None) if least > 0 => {
                     write!(kind, ", from {least}").expect("a string")
                 }
+                (None, Some(most)) => write!(kind, ", to {most}").expect("a string"),
                 _ => {}
             }
             let mut told = schema["description"].as_str().unwrap_or("").to_string();

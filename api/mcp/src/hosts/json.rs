@@ -16,17 +16,32 @@ pub(super) fn merge(before: Option<&str>, servers: &str, entry: Value) -> Result
     let among = top
         .object_value_or_create(servers)
         .ok_or_else(|| format!("`{servers}` in it is not an object"))?;
-    match among.get(NAME) {
-        Some(ours) => ours.set_value(input(entry)),
-        None => {
-            among.append(NAME, input(entry));
+    let Some(ours) = among.get(NAME) else {
+        among.append(NAME, input(entry));
+        return Ok(ended(root.to_string()));
+    };
+    match (ours.object_value(), entry) {
+        // What a user has set beside our own keys stays.
+        (Some(members), Value::Object(entry)) => {
+            for (name, value) in entry {
+                match members.get(&name) {
+                    Some(member) => member.set_value(input(value)),
+                    None => {
+                        members.append(&name, input(value));
+                    }
+                }
+            }
         }
+        (_, entry) => ours.set_value(input(entry)),
     }
-    let mut text = root.to_string();
+    Ok(ended(root.to_string()))
+}
+
+fn ended(mut text: String) -> String {
     if !text.ends_with('\n') {
         text.push('\n');
     }
-    Ok(text)
+    text
 }
 
 fn input(value: Value) -> CstInputValue {

@@ -9,6 +9,9 @@ use tempfile::NamedTempFile;
 use super::{Entry, Host, Places};
 use crate::Error;
 
+/// As many links as the kernel follows.
+const MOST_LINKS: usize = 40;
+
 /// Puts us into a host's configuration file, which is made when it is not there. Replaces it in one
 /// step; its mode stays. Gives the file, and whether it is another now.
 ///
@@ -16,8 +19,8 @@ use crate::Error;
 /// When it cannot be understood, read or written. It is as it was then.
 pub fn install(host: Host, entry: &Entry, places: &Places) -> Result<(PathBuf, bool), Error> {
     let named = host.file(places);
-    // A link stays one.
-    let path = fs::canonicalize(&named).unwrap_or_else(|_| named.clone());
+    // A link stays one, also when nothing is there yet.
+    let path = target(named.clone());
     let failed = |error: io::Error| {
         Error::new(
             "output_unwritable",
@@ -36,6 +39,17 @@ pub fn install(host: Host, entry: &Entry, places: &Places) -> Result<(PathBuf, b
     }
     replace(&path, &after).map_err(failed)?;
     Ok((named, true))
+}
+
+/// Where a path leads through its links.
+fn target(mut path: PathBuf) -> PathBuf {
+    for _ in 0..MOST_LINKS {
+        let Ok(to) = fs::read_link(&path) else {
+            break;
+        };
+        path = path.parent().unwrap_or(Path::new("/")).join(to);
+    }
+    path
 }
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {

@@ -169,6 +169,21 @@ fn a_link_to_a_configuration_stays_one() {
 
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert!(fs::read_to_string(&real).unwrap().contains("pyro"));
+
+    // What it leads to may be still to come.
+    fs::remove_file(&real).unwrap();
+    install(Host::ClaudeCode, &entry(), &places).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(fs::read_to_string(&real).unwrap().contains("pyro"));
+}
+
+#[test]
+fn what_a_user_has_set_beside_our_own_keys_stays() {
+    let before = "{\"mcpServers\": {\"pyro\": {\"command\": \"old\", \"env\": {\"PYRO_STATE_DIR\": \"/s\"}}}}";
+    let after = Host::Cursor.configure(&entry(), Some(before)).unwrap();
+    let ours = &serde_json::from_str::<Value>(&after).unwrap()["mcpServers"]["pyro"];
+    assert_eq!(ours["command"], "/opt/pyro/bin/pyro");
+    assert_eq!(ours["env"]["PYRO_STATE_DIR"], "/s");
 }
 
 #[test]

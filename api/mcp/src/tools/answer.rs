@@ -3,7 +3,13 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{Error, Profile};
+use crate::error::in_words_of_tools;
+use crate::{Error, Profile, cut};
+
+/// Most bytes of a command in a result: whoever asks knows it.
+const COMMAND_BYTES: usize = 1024;
+/// Most bytes of a list in a result.
+pub(super) const LIST_BYTES: usize = 48 << 10;
 
 /// Members of a workspace's record that only the widest profile has.
 const WIDE: [&str; 6] = [
@@ -29,12 +35,6 @@ impl<T> From<T> for Answer<T> {
 }
 
 impl<T> Answer<T> {
-    /// With a word about how to go on.
-    pub(crate) fn next(mut self, next: impl Into<String>) -> Self {
-        self.next = Some(next.into());
-        self
-    }
-
     /// The same about another result.
     pub(crate) fn map<U>(self, into: impl FnOnce(T) -> U) -> Answer<U> {
         Answer {
@@ -64,11 +64,69 @@ impl<T: Serialize> Answer<T> {
         if profile != Profile::WorkspaceFull {
             narrow(&mut members);
         }
+        members
+            .values_mut()
+            .for_each(|member| settle(member, profile));
+        if let Some(command) = members.get_mut("command") {
+            shorten(command);
+        }
         if let Some(next) = self.next {
             members.insert("next".into(), next.into());
         }
         Ok(Value::Object(members))
     }
+}
+
+/// Puts what is deep in a result into the model's words, and bounds it.
+fn settle(value: &mut Value, profile: Profile) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| settle(item, profile)),
+        Value::Object(members) => {
+            // Why something failed, in a record.
+            if members.contains_key("code")
+                && let Some(Value::String(remedy)) = members.get_mut("remedy")
+            {
+                *remedy = in_words_of_tools(remedy, profile);
+            }
+            if let Some(command) = members.get_mut("command") {
+                shorten(command);
+            }
+            members
+                .values_mut()
+                .for_each(|member| settle(member, profile));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A command as far as it tells which it is.
+fn shorten(command: &mut Value) {
+    let Some(words) = command.as_array_mut() else {
+        return;
+    };
+    let mut left = COMMAND_BYTES;
+    for at in 0..words.len() {
+        let word = words[at].as_str().unwrap_or_default();
+        let part = cut::front(word, left);
+        if part.len() < word.len() {
+            words[at] = format!("{part}[the rest is left out]").into();
+            words.truncate(at + 1);
+            return;
+        }
+        left = left.saturating_sub(part.len() + 3);
+    }
+}
+
+/// Leaves as many of the first items as fit, and one at least. Gives how many there were.
+pub(super) fn fit<T: Serialize>(items: &mut Vec<T>) -> usize {
+    let (all, mut size) = (items.len(), 0);
+    let fits = items.iter().take_while(|item| {
+        size += serde_json::to_vec(item).map_or(0, |bytes| bytes.len() + 1);
+        size <= LIST_BYTES
+    });
+    let fits = fits.count().max(1);
+    items.truncate(fits);
+    all
 }
 
 /// Takes from workspaces' records what narrow profiles do not have.
@@ -98,7 +156,7 @@ mod tests {
         let list = json!({"workspaces": [record]});
         let narrow = |profile| {
             Answer::from(list.clone())
-                .next("n")
+                .maybe_next(Some("n".into()))
                 .into_value(profile)
                 .unwrap()
         };
@@ -111,5 +169,37 @@ mod tests {
             narrow(Profile::WorkspaceFull)["workspaces"],
             list["workspaces"]
         );
+    }
+
+    #[test]
+    fn results_are_bounded_and_speak_of_tools() {
+        let failure = json!({"code": "c", "message": "-- --a-b", "remedy": "pass --ttl-seconds"});
+        let long = "x".repeat(5000);
+        let record =
+            json!({"command": ["bash", "-c", long], "error": failure, "labels": {"command": "y"}});
+        let all = json!({"entries": [record], "command": vec!["word"; 1000], "failure": failure});
+        let value = Answer::from(all)
+            .into_value(Profile::WorkspaceFull)
+            .unwrap();
+
+        let told = json!({"code": "c", "message": "-- --a-b", "remedy": "pass ttl_seconds"});
+        assert_eq!(
+            (&value["failure"], &value["entries"][0]["error"]),
+            (&told, &told)
+        );
+        assert!(
+            value.to_string().len() < 4000,
+            "{}",
+            value.to_string().len()
+        );
+        let line = value["entries"][0]["command"][2].as_str().unwrap();
+        assert!(line.ends_with("x[the rest is left out]"), "{line}");
+
+        let mut items = vec!["x".repeat(1000); 100];
+        assert_eq!(fit(&mut items), 100);
+        assert_eq!(items.len(), 49);
+        let mut items = vec!["x".repeat(LIST_BYTES)];
+        fit(&mut items);
+        assert_eq!(items.len(), 1);
     }
 }

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::command::{max_bytes, root};
-use super::{Answer, Members};
+use super::{Answer, Members, fit};
 use crate::call::Call;
 use crate::{Error, cut};
 
@@ -38,7 +38,7 @@ pub(super) const DIFF: Members = Members {
 };
 pub(super) const PATCHED: Members = Members {
     all: &["dry_run", "entries"],
-    wide: &["workspace_id", "added", "modified", "deleted"],
+    wide: &["workspace_id", "added", "modified", "deleted", "next"],
 };
 /// Most paths that a diff names.
 const MOST_PATHS: usize = 200;
@@ -116,13 +116,15 @@ pub(super) async fn diff(call: Call, input: ShowDiff) -> Result<Answer<Diff>, Er
     }
     let paths = diff.entries.len();
     diff.entries.truncate(MOST_PATHS);
-    let next = match (more, paths > MOST_PATHS) {
+    fit(&mut diff.entries);
+    let named = diff.entries.len();
+    let next = match (more, named < paths) {
         (true, false) => Some(format!("workspace_diff with offset {end} reads on")),
         (true, true) => Some(format!(
-            "{MOST_PATHS} of {paths} paths are named; workspace_diff with offset {end} reads on in the patch"
+            "{named} of {paths} paths are named; workspace_diff with offset {end} reads on in the patch"
         )),
         (false, true) => Some(format!(
-            "{MOST_PATHS} of {paths} paths are named; the patch is whole"
+            "{named} of {paths} paths are named; the patch is whole"
         )),
         (false, false) => None,
     };
@@ -145,6 +147,11 @@ pub(super) async fn patch(call: Call, input: Patch) -> Result<Answer<PatchApplie
         dry_run: input.dry_run,
     };
     let mut applied = call.client.patch_apply(&input.workspace, &request).await?;
+    let paths = applied.entries.len();
     applied.entries.truncate(MOST_PATHS);
-    Ok(applied.into())
+    fit(&mut applied.entries);
+    let named = applied.entries.len();
+    let next = (named < paths)
+        .then(|| format!("{named} of {paths} paths are named; workspace_diff shows what changed"));
+    Ok(Answer::from(applied).maybe_next(next))
 }

@@ -10,6 +10,7 @@ use super::Answer;
 use super::command::{environment, mem_mib, ttl_seconds, vcpu_count};
 use crate::Error;
 use crate::call::Call;
+use crate::undo::Undo;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Create {
@@ -78,7 +79,23 @@ pub(super) async fn create(call: Call, input: Create) -> Result<Answer<Workspace
         secrets: secrets?,
         ..CreateWorkspace::new(input.environment)
     };
-    Ok(call.client.create(&request).await?.into())
+    make(&call, request).await
+}
+
+/// Creates a workspace, which is deleted again when the call is cancelled.
+async fn make(call: &Call, request: CreateWorkspace) -> Result<Answer<Workspace>, Error> {
+    let client = call.client.clone();
+    let create = async move { client.create(&request).await };
+    let client = call.client.clone();
+    let delete = |made: Option<Workspace>| async move {
+        if let Some(workspace) = made {
+            let _ = client.delete(&workspace.workspace_id).await;
+        }
+    };
+    Ok(Undo::begin(&call.tasks, create, delete)
+        .kept()
+        .await?
+        .into())
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -111,5 +128,5 @@ pub(super) async fn create_vm(call: Call, input: CreateVm) -> Result<Answer<Work
         network_policy: input.network_policy,
         ..CreateWorkspace::new(input.environment)
     };
-    Ok(call.client.create(&request).await?.into())
+    make(&call, request).await
 }

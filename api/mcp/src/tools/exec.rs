@@ -8,15 +8,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use pyro_client::types::{ExecRecord, ExecRequest, ExecState};
-use pyro_client::{Client, ClientError};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::task::JoinHandle;
-use tokio_util::task::TaskTracker;
 
 use super::Answer;
 use super::command::{Command, max_output_bytes, root, timeout_seconds, wait_seconds};
 use crate::call::Call;
+use crate::undo::Undo;
 use crate::{Error, cut};
 
 /// How often a waiting call looks at what a command wrote.
@@ -61,14 +59,23 @@ pub(super) async fn exec(call: Call, input: Exec) -> Result<Answer<ExecRecord>, 
         timeout_seconds: input.timeout_seconds,
         detach: true,
     };
-    let mut guard = Guard::start(&call, input.workspace, request);
-    let record = guard.started().await?;
-    // By id from here on: the name may be given to another.
-    guard.workspace.clone_from(&record.workspace_id);
+    let client = call.client.clone();
+    let start = async move { client.exec(&input.workspace, &request).await };
+    let client = call.client.clone();
+    let cancel = |made: Option<ExecRecord>| async move {
+        if let Some(record) = made {
+            // It may have ended by itself meanwhile.
+            let _ = client
+                .exec_cancel(&record.workspace_id, record.sequence)
+                .await;
+        }
+    };
+    let mut command = Undo::begin(&call.tasks, start, cancel);
+    let record = command.made().await?;
     let wait = Duration::from_secs(input.wait_seconds);
     let record = watch(&call, record, wait).await;
     // Also when it could not be watched: it goes on, and its record will tell.
-    guard.disarm();
+    command.keep();
     Ok(shown(record?, input.max_output_bytes))
 }
 
@@ -124,74 +131,4 @@ pub(super) fn shown(mut record: ExecRecord, most: u64) -> Answer<ExecRecord> {
         _ => None,
     };
     Answer::from(record).maybe_next(next)
-}
-
-/// A command that is cancelled when nobody waits for it any more.
-struct Guard {
-    client: Client,
-    workspace: String,
-    tasks: TaskTracker,
-    /// Not part of the call, so that a call which is dropped in between still learns what it began.
-    start: Option<JoinHandle<Result<ExecRecord, ClientError>>>,
-    sequence: Option<u64>,
-}
-
-impl Guard {
-    fn start(call: &Call, workspace: String, request: ExecRequest) -> Self {
-        let (client, on) = (call.client.clone(), workspace.clone());
-        let start = call
-            .tasks
-            .spawn(async move { client.exec(&on, &request).await });
-        Self {
-            client: call.client.clone(),
-            workspace,
-            tasks: call.tasks.clone(),
-            start: Some(start),
-            sequence: None,
-        }
-    }
-
-    async fn started(&mut self) -> Result<ExecRecord, Error> {
-        let Some(start) = self.start.as_mut() else {
-            unreachable!("asked for once")
-        };
-        let record = start.await;
-        self.start = None;
-        let record = record.map_err(|error| {
-            let remedy = "call it again, and report it if it happens again";
-            Error::new(
-                "adapter_failed",
-                format!("the command broke off: {error}"),
-                remedy,
-            )
-        })??;
-        self.sequence = Some(record.sequence);
-        Ok(record)
-    }
-
-    fn disarm(mut self) {
-        self.sequence = None;
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let (start, sequence) = (self.start.take(), self.sequence);
-        if start.is_none() && sequence.is_none() {
-            return;
-        }
-        let (client, workspace) = (self.client.clone(), std::mem::take(&mut self.workspace));
-        self.tasks.spawn(async move {
-            let sequence = match (sequence, start) {
-                (Some(sequence), _) => sequence,
-                (None, Some(start)) => match start.await {
-                    Ok(Ok(record)) => record.sequence,
-                    _ => return,
-                },
-                (None, None) => return,
-            };
-            // It may have ended by itself meanwhile.
-            let _ = client.exec_cancel(&workspace, sequence).await;
-        });
-    }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::command::{max_bytes, root};
-use super::{Answer, Members};
+use super::{Answer, Members, fit};
 use crate::Error;
 use crate::call::Call;
 
@@ -66,6 +66,7 @@ impl List {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         list.entries.drain(..offset);
         list.entries.truncate(limit);
+        fit(&mut list.entries);
         let end = offset + list.entries.len();
         let more = end < all;
         let next = match (more, list.truncated) {

@@ -35,6 +35,7 @@ use crate::schema::{self, Schema};
 use crate::{Error, Profile};
 
 pub(crate) use answer::Answer;
+use answer::fit;
 
 type Handler = Box<
     dyn Fn(Call, Map<String, Value>) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync,
@@ -120,14 +121,6 @@ impl Hints {
     const fn closed(self) -> Self {
         Self {
             open_world: false,
-            ..self
-        }
-    }
-
-    /// The same for what may reach the world.
-    const fn open(self) -> Self {
-        Self {
-            open_world: true,
             ..self
         }
     }

@@ -1,6 +1,7 @@
 //! Commands in a VM that is gone afterwards: `vm_run` and `vm_exec`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pyro_client::types::{ExecRecord, ExecRequest, NetworkPolicy, RunRequest, RunResult};
 use schemars::JsonSchema;
@@ -11,7 +12,11 @@ use super::command::{
     Command, environment, max_output_bytes, mem_mib, root, timeout_seconds, ttl_seconds, vcpu_count,
 };
 use crate::call::Call;
+use crate::undo::Undo;
 use crate::{Error, cut};
+
+/// A command that has no answer by then has been accepted.
+const ACCEPTED_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Run {
@@ -33,9 +38,9 @@ pub(super) struct Run {
     #[schemars(range(min = 256, max = 65536))]
     max_output_bytes: u64,
     /// Seconds until the VM is ended
-    #[serde(default = "ttl_seconds")]
+    #[serde(default)]
     #[schemars(range(min = 1, max = 86400), extend("x-pyro-wide" = true))]
-    ttl_seconds: u64,
+    ttl_seconds: Option<u64>,
     /// What the guest may reach
     #[serde(default)]
     #[schemars(extend("x-pyro-wide" = true))]
@@ -47,7 +52,9 @@ pub(super) async fn run(call: Call, input: Run) -> Result<Answer<RunResult>, Err
         vcpu_count: input.vcpu_count,
         mem_mib: input.mem_mib,
         timeout_seconds: input.timeout_seconds,
-        ttl_seconds: input.ttl_seconds.max(input.timeout_seconds),
+        // Who asks for a long command alone does not mean it to be cut short.
+        ttl_seconds: (input.ttl_seconds)
+            .unwrap_or_else(|| ttl_seconds().max(input.timeout_seconds)),
         network: input.network,
         ..RunRequest::new(input.environment, input.command.words())
     };
@@ -109,8 +116,16 @@ pub(super) async fn exec(call: Call, input: VmExec) -> Result<Answer<LastExec>, 
         timeout_seconds: input.timeout_seconds,
         ..ExecRequest::new(input.command.words())
     };
-    // What never ran leaves the VM as it is, so that the call can be corrected.
-    let mut record = call.client.exec(&input.workspace, &request).await?;
+    let (client, workspace) = (call.client.clone(), input.workspace.clone());
+    let exec = async move { client.exec(&workspace, &request).await };
+    let (client, workspace) = (call.client.clone(), input.workspace);
+    let delete = |_| async move {
+        let _ = client.delete(&workspace).await;
+    };
+    // What never ran leaves the VM as it is, so that the call can be corrected. It is refused at once.
+    let exec = Undo::begin(&call.tasks, exec, delete).patience(ACCEPTED_WITHIN);
+    let mut record = exec.kept().await?;
+    let mut was_cut = false;
     let most = usize::try_from(input.max_output_bytes).unwrap_or(usize::MAX);
     for (text, truncated) in [
         (&mut record.stdout, &mut record.stdout_truncated),
@@ -118,13 +133,21 @@ pub(super) async fn exec(call: Call, input: VmExec) -> Result<Answer<LastExec>, 
     ] {
         let middle = cut::middle(text, most);
         *text = middle.text;
+        was_cut |= middle.gap.is_some();
         *truncated |= middle.gap.is_some();
     }
     let deleted = call.client.delete(&record.workspace_id).await;
-    let next = deleted
-        .as_ref()
-        .err()
-        .map(|error| format!("the VM could not be deleted ({error}): call vm_delete"));
+    let next = match &deleted {
+        Err(error) => Some(format!(
+            "the VM could not be deleted ({error}): call vm_delete"
+        )),
+        Ok(_) if was_cut => Some(
+            "what was left out is gone with the VM: run it again in a new one with a larger \
+             max_output_bytes, or with workspace_exec"
+                .into(),
+        ),
+        Ok(_) => None,
+    };
     let result = LastExec {
         record,
         deleted: deleted.is_ok(),

@@ -1,6 +1,7 @@
 //! Tools of services.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pyro_client::types::{
     DEFAULT_READY_INTERVAL_MS, DEFAULT_READY_TIMEOUT_SECONDS, DEFAULT_TAIL_LINES, PublishPort,
@@ -11,10 +12,13 @@ use serde::Deserialize;
 
 use super::command::{Command, max_bytes, root};
 use super::workspace::Which;
-use super::{ADDS, Answer, Members, READS, REPLACES, Tool, Words, tool};
+use super::{Answer, Members, READS, REPLACES, RUNS, Tool, Words, tool};
 use crate::call::Call;
+use crate::undo::Undo;
 use crate::{Error, cut};
 
+/// A start that has no answer by then has been accepted.
+const ACCEPTED_WITHIN: Duration = Duration::from_secs(1);
 const SERVICE: Members = Members::all(&[
     "workspace_id",
     "name",
@@ -40,7 +44,7 @@ pub(super) fn tools() -> Vec<Tool> {
         tool(Words::full("service_start", "Start a service",
             "Start a long-running program under a name and wait until it is ready: until the one ready_ probe given succeeds. \
              Next: service_logs; workspace_exec reaches it on 127.0.0.1."),
-            ADDS.open(), SERVICE, start),
+            RUNS, SERVICE, start),
         tool(Words::full("service_list", "List services",
             "A workspace's services, by name."),
             READS, Members::all(&["workspace_id", "count", "services"]), list),
@@ -115,11 +119,16 @@ async fn start(call: Call, input: Start) -> Result<Answer<Service>, Error> {
         publish: publish?,
         ..StartService::new(input.name, input.command.words())
     };
-    let started = call
-        .client
-        .service_start(&input.workspace, &request)
-        .await?;
-    Ok(started.into())
+    let (client, workspace) = (call.client.clone(), input.workspace.clone());
+    let name = request.name.clone();
+    let start = async move { client.service_start(&workspace, &request).await };
+    let (client, workspace) = (call.client.clone(), input.workspace);
+    let stop = |_| async move {
+        let _ = client.service_stop(&workspace, &name).await;
+    };
+    // What is refused is refused at once; what is not has begun.
+    let started = Undo::begin(&call.tasks, start, stop).patience(ACCEPTED_WITHIN);
+    Ok(started.kept().await?.into())
 }
 
 /// The one probe that is given.
@@ -219,6 +228,9 @@ struct Logs {
     /// All that is kept, instead of tail_lines
     #[serde(default)]
     all: bool,
+    /// Lines at the end to pass over, for what comes before them
+    #[serde(default)]
+    skip_lines: u64,
     /// The last ones are given
     #[serde(default = "max_bytes")]
     #[schemars(range(min = 256, max = 65536))]
@@ -226,26 +238,79 @@ struct Logs {
 }
 
 async fn logs(call: Call, input: Logs) -> Result<Answer<ServiceLogs>, Error> {
+    let skip = input.skip_lines;
     let request = ReadServiceLogs {
-        tail_lines: input.tail_lines,
+        tail_lines: input.tail_lines.saturating_add(skip),
         all: input.all,
     };
     let mut logs = call
         .client
         .service_logs(&input.workspace, &input.name, &request)
         .await?;
+    let kept = logs
+        .log
+        .lines()
+        .count()
+        .saturating_sub(usize::try_from(skip).unwrap_or(usize::MAX));
+    let end = logs
+        .log
+        .split_inclusive('\n')
+        .take(kept)
+        .map(str::len)
+        .sum();
+    logs.log.truncate(end);
+    logs.lines = kept as u64;
     let most = usize::try_from(input.max_bytes).unwrap_or(usize::MAX);
-    let end = cut::back(&logs.log, most);
-    if end.len() == logs.log.len() {
-        return Ok(logs.into());
+    let end = last_lines(&logs.log, most);
+    let next = if end.len() < logs.log.len() {
+        let lines = logs.log.len() - end.len();
+        let left_out = logs.log[..lines].lines().count();
+        logs.log = end.to_string();
+        logs.lines = logs.log.lines().count() as u64;
+        logs.truncated = true;
+        let more = skip + logs.lines;
+        Some(format!(
+            "{left_out} earlier lines are left out: service_logs with all and skip_lines {more} gives those before"
+        ))
+    } else if logs.truncated && !input.all {
+        Some("earlier lines are left out: pass all, or more tail_lines".into())
+    } else if logs.truncated {
+        Some("earlier lines are not kept".into())
+    } else {
+        None
+    };
+    Ok(Answer::from(logs).maybe_next(next))
+}
+
+/// The longest end of whole lines that fits, or of a line when even the last is too long.
+fn last_lines(log: &str, most: usize) -> &str {
+    let end = cut::back(log, most);
+    let before = &log[..log.len() - end.len()];
+    if before.is_empty() || before.ends_with('\n') {
+        return end;
     }
-    let whole = end
-        .find('\n')
-        .map_or(end, |first| &end[first + 1..])
-        .to_string();
-    logs.lines = whole.lines().count() as u64;
-    logs.log = whole;
-    logs.truncated = true;
-    let next = "older lines are left out: pass a larger max_bytes, or search the program's own log files with workspace_exec";
-    Ok(Answer::from(logs).next(next))
+    // The newline that ends the last line begins none.
+    match end.trim_end_matches('\n').find('\n') {
+        Some(first) => &end[first + 1..],
+        None => end,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_log_is_whole_lines_where_it_can_be() {
+        for (log, most, end) in [
+            ("one\ntwo\n", 100, "one\ntwo\n"),
+            ("one\ntwo\n", 8, "two\n"),
+            ("one\ntwo\n", 5, "two\n"),
+            ("one\ntwo\n", 3, "o\n"),
+            ("a line that is too long\n", 10, "too long\n"),
+            ("two\nwithout", 9, "without"),
+        ] {
+            assert_eq!(last_lines(log, most), end, "{log:?} {most}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use super::command::{root, yes};
 use super::{ADDS, Answer, Members, READS, REPLACES, RUNS, Tool, Words, tool};
 use crate::Error;
 use crate::call::Call;
+use crate::undo::Undo;
 
 const SHELL: Members = Members::all(&[
     "workspace_id",
@@ -89,11 +90,17 @@ async fn open(call: Call, input: Open) -> Result<Answer<Shell>, Error> {
         env: input.env,
         secret_env: input.secret_env,
     };
-    Ok(call
-        .client
-        .shell_open(&input.workspace, &request)
-        .await?
-        .into())
+    let client = call.client.clone();
+    let open = async move { client.shell_open(&input.workspace, &request).await };
+    let client = call.client.clone();
+    let close = |made: Option<Shell>| async move {
+        if let Some(shell) = made {
+            let _ = client
+                .shell_close(&shell.workspace_id, &shell.shell_id)
+                .await;
+        }
+    };
+    Ok(Undo::begin(&call.tasks, open, close).kept().await?.into())
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -129,9 +136,11 @@ async fn read(call: Call, input: Read) -> Result<Answer<ShellOutput>, Error> {
         .await?;
     let next = match (output.truncated, output.plain) {
         (true, false) => Some(format!("shell_read with cursor {} reads on", output.cursor)),
-        (true, true) => Some(
-            "earlier lines are left out: read from the same cursor with a larger max_chars".into(),
-        ),
+        (true, true) => Some(format!(
+            "earlier lines are left out: shell_read with cursor {} and plain false reads them from there on, \
+             control sequences and all; with cursor {} it reads what comes",
+            input.cursor, output.cursor
+        )),
         (false, _) => None,
     };
     Ok(Answer::from(output).maybe_next(next))

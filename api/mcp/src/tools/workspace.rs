@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ADDS, Answer, Members, Profile, READS, REPLACES, RUNS, SETS, Tool, Words, changes, create,
-    disk, exec, files, logs, tool,
+    disk, exec, files, fit, logs, tool,
 };
 use crate::Error;
 use crate::call::Call;
@@ -232,6 +232,7 @@ async fn list(call: Call, input: List) -> Result<Answer<WorkspaceList>, Error> {
         // Of the record alone: where files stayed behind.
         workspace.seed.skipped.clear();
     }
+    fit(&mut list.workspaces);
     list.unreadable.truncate(limit);
     let end = offset.saturating_add(list.workspaces.len());
     let next = (end < all).then(|| format!("workspace_list with offset {end} lists on"));

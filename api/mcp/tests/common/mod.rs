@@ -11,7 +11,7 @@ use tokio::io::{
     AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf,
 };
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// A host's side of a session.
@@ -21,7 +21,7 @@ pub struct Session {
     last: u64,
     /// What the server said unasked.
     pub notifications: Vec<Value>,
-    served: JoinHandle<Result<(), String>>,
+    served: Option<JoinHandle<Result<(), String>>>,
 }
 
 impl Session {
@@ -31,20 +31,30 @@ impl Session {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (from, to) = tokio::io::split(theirs);
         let served = tokio::spawn(stdio::serve_on(server, from, to));
+        let mut session = Self::on(ours);
+        session.served = Some(served);
+        let answer = session.initialize(revision).await;
+        (session, answer)
+    }
+
+    /// A host's side of a server that somebody else serves.
+    pub fn on(ours: DuplexStream) -> Self {
         let (from, to) = tokio::io::split(ours);
-        let mut session = Self {
+        Self {
             lines: BufReader::new(from).lines(),
             to,
             last: 0,
             notifications: Vec::new(),
-            served,
-        };
+            served: None,
+        }
+    }
+
+    pub async fn initialize(&mut self, revision: &str) -> Value {
         let about = json!({"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "t", "version": "0"}});
-        let answer = session.request("initialize", about).await;
-        session
-            .send(json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
+        let answer = self.request("initialize", about).await;
+        self.send(json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
             .await;
-        (session, answer)
+        answer
     }
 
     pub async fn send(&mut self, message: Value) {
@@ -147,10 +157,8 @@ impl Session {
     pub async fn close(mut self) {
         self.to.shutdown().await.expect("closed");
         drop((self.to, self.lines));
-        self.served
-            .await
-            .expect("no panic")
-            .expect("ended in order");
+        let served = self.served.expect("served here").await;
+        served.expect("no panic").expect("ended in order");
     }
 }
 
@@ -162,6 +170,7 @@ pub struct Fake {
     pub folder: tempfile::TempDir,
     requests: Arc<Mutex<Vec<Request>>>,
     came: Arc<Notify>,
+    answers: watch::Sender<bool>,
 }
 
 impl Fake {
@@ -172,16 +181,22 @@ impl Fake {
         let (requests, came) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
         let answer = Arc::new(answer);
         let (seen, told) = (Arc::clone(&requests), Arc::clone(&came));
+        let (answers, may_answer) = watch::channel(true);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (answer, seen, told) =
                     (Arc::clone(&answer), Arc::clone(&seen), Arc::clone(&told));
+                let mut may_answer = may_answer.clone();
                 tokio::spawn(async move {
                     let mut stream = BufReader::new(stream);
                     while let Some((line, body)) = read(&mut stream).await {
-                        let given = answer(&line, &body);
-                        seen.lock().expect("whole").push((line, body));
+                        let request = (line.clone(), body.clone());
+                        seen.lock().expect("whole").push(request);
                         told.notify_one();
+                        let given = answer(&line, &body);
+                        if may_answer.wait_for(|may| *may).await.is_err() {
+                            break;
+                        }
                         match given {
                             None => std::future::pending::<()>().await,
                             Some(given) => write(&mut stream, &given).await,
@@ -194,15 +209,29 @@ impl Fake {
             folder,
             requests,
             came,
+            answers,
         }
+    }
+
+    /// Whether requests are answered now.
+    pub fn answers(&self, may: bool) {
+        self.answers.send_replace(may);
     }
 
     pub fn client(&self) -> Client {
         Client::new(self.folder.path().join("api.sock"))
     }
 
-    /// Waits for a request whose line starts like this.
+    /// Waits for a request whose line starts like this; fails when none comes for a minute.
     pub async fn expect(&self, start: &str) -> Request {
+        let minute = std::time::Duration::from_secs(60);
+        match tokio::time::timeout(minute, self.found(start)).await {
+            Ok(found) => found,
+            Err(_) => panic!("no {start} came: {:?}", self.requests),
+        }
+    }
+
+    async fn found(&self, start: &str) -> Request {
         loop {
             let came = self.came.notified();
             let found = self
