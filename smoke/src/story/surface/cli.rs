@@ -47,10 +47,47 @@ impl Cli {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             format!("{:?} gave no document: {said}", line.before)
         })?;
-        Ok(match refusal(&document) {
+        let refusal = refusal(&document);
+        let wanted = status(tool, refusal.is_some(), &document);
+        if !wanted.holds(output.status.code()) {
+            bail!(
+                "{:?} ended with {}, not with {wanted:?}",
+                line.before,
+                output.status
+            );
+        }
+        Ok(match refusal {
             Some(refusal) => Err(refusal),
             None => Ok(document),
         })
+    }
+}
+
+/// What a command has to end with.
+#[derive(Debug, PartialEq, Eq)]
+enum Status {
+    Is(i64),
+    IsNot(i64),
+}
+
+impl Status {
+    fn holds(&self, status: Option<i32>) -> bool {
+        match (self, status.map(i64::from)) {
+            (Self::Is(wanted), Some(status)) => *wanted == status,
+            (Self::IsNot(other), Some(status)) => *other != status,
+            (_, None) => false,
+        }
+    }
+}
+
+/// A guest's command gives its own status, when it has one.
+fn status(tool: &str, refused: bool, document: &Value) -> Status {
+    let of_guest = matches!(tool, "workspace_exec" | "vm_run");
+    match document.get("exit_code").and_then(Value::as_i64) {
+        _ if refused => Status::IsNot(0),
+        Some(code) if of_guest => Status::Is(code),
+        None if of_guest => Status::IsNot(0),
+        _ => Status::Is(0),
     }
 }
 
@@ -146,6 +183,19 @@ mod tests {
         let arguments = arguments.as_object().expect("an object").clone();
         let line = line(tool, &arguments).expect("a line");
         format!("{} -- {}", line.before.join(" "), line.command.join(" "))
+    }
+
+    #[test]
+    fn a_commands_status_is_the_guests_or_says_that_it_failed() {
+        let document = json!({"exit_code": 3});
+        assert_eq!(status("workspace_exec", false, &document), Status::Is(3));
+        assert_eq!(status("shell_read", false, &document), Status::Is(0));
+        assert_eq!(
+            status("vm_run", false, &json!({"exit_code": null})),
+            Status::IsNot(0)
+        );
+        assert!(!status("workspace_exec", true, &document).holds(Some(0)));
+        assert!(!Status::IsNot(0).holds(None));
     }
 
     #[test]
