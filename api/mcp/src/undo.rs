@@ -14,6 +14,8 @@ use crate::Error;
 
 /// Longest that a request is waited for which nobody wants any more.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
+/// What is refused is refused at once: a request that has no answer by then has been accepted.
+pub(crate) const ACCEPTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A request, and how what it makes is taken away.
 #[derive(Debug)]

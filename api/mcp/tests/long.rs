@@ -189,6 +189,34 @@ async fn what_a_cancelled_call_makes_is_taken_away_again() {
 }
 
 #[tokio::test]
+async fn a_cancelled_start_stops_its_service_and_none_that_was_there() {
+    for ready in [false, true] {
+        let fake = Fake::new(move |line, _| {
+            let service = json!({
+                "workspace_id": "ws-aaaaaaaaaaaa", "name": "s", "command": ["x"], "cwd": "/workspace",
+                "state": if ready { "running" } else { "starting" }, "ready": ready, "readiness": null, "published": [],
+                "started_at": "2026-01-01T00:00:00Z", "ready_at": null, "ended_at": null,
+                "exit_code": null, "signal": null, "stop_reason": null, "error": null,
+            });
+            // It never becomes ready.
+            (line != "POST /v1/workspaces/a/services").then_some(service)
+        });
+        let (mut session, _) = Session::open(fake.client(), Profile::WorkspaceFull, REVISION).await;
+        let arguments = json!({"workspace": "a", "name": "s", "command": "x"});
+        let call = json!({"name": "service_start", "arguments": arguments});
+        let id = session.begin("tools/call", call).await;
+        fake.expect("POST /v1/workspaces/a/services").await;
+        session.send(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}})).await;
+
+        fake.expect("GET /v1/workspaces/a/services/s").await;
+        // The end waits for what is being undone.
+        session.close().await;
+        let stops = fake.count("POST /v1/workspaces/a/services/s/stop");
+        assert_eq!(stops, usize::from(!ready));
+    }
+}
+
+#[tokio::test]
 async fn who_asks_for_progress_is_told_the_last_line() {
     let done = Arc::new(AtomicBool::new(false));
     let end = Arc::clone(&done);

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The program to ask: `PYRO_BIN`, else the release build in the folder that this test was built in.
-pub(crate) fn pyro() -> Option<PathBuf> {
+pub(crate) fn pyro() -> PathBuf {
     if let Some(path) = std::env::var_os("PYRO_BIN") {
-        return Some(path.into());
+        return path.into();
     }
     let test = std::env::current_exe().unwrap();
     // TRIPLE/debug/deps/docs-…
-    let built = test.ancestors().nth(3)?.join("release/pyro");
-    built.is_file().then_some(built)
+    let built = test.ancestors().nth(3).unwrap().join("release/pyro");
+    assert!(built.is_file(), "`make build` first, or set PYRO_BIN");
+    built
 }
 
 /// Help pages by the words that lead to them.

@@ -64,11 +64,8 @@ impl<T: Serialize> Answer<T> {
         if profile != Profile::WorkspaceFull {
             narrow(&mut members);
         }
-        members
-            .values_mut()
-            .for_each(|member| settle(member, profile));
-        if let Some(command) = members.get_mut("command") {
-            shorten(command);
+        for (name, member) in &mut members {
+            tell(name, member, profile);
         }
         if let Some(next) = self.next {
             members.insert("next".into(), next.into());
@@ -77,23 +74,26 @@ impl<T: Serialize> Answer<T> {
     }
 }
 
-/// Puts what is deep in a result into the model's words, and bounds it.
+/// Puts why something failed into the model's words, and bounds commands, however deep they are.
+fn tell(name: &str, value: &mut Value, profile: Profile) {
+    match name {
+        "error" | "failure" | "network_failure" => {
+            if let Some(Value::String(remedy)) = value.get_mut("remedy") {
+                *remedy = in_words_of_tools(remedy, profile);
+            }
+        }
+        "command" => shorten(value),
+        _ => settle(value, profile),
+    }
+}
+
 fn settle(value: &mut Value, profile: Profile) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| settle(item, profile)),
         Value::Object(members) => {
-            // Why something failed, in a record.
-            if members.contains_key("code")
-                && let Some(Value::String(remedy)) = members.get_mut("remedy")
-            {
-                *remedy = in_words_of_tools(remedy, profile);
+            for (name, member) in members {
+                tell(name, member, profile);
             }
-            if let Some(command) = members.get_mut("command") {
-                shorten(command);
-            }
-            members
-                .values_mut()
-                .for_each(|member| settle(member, profile));
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
@@ -117,16 +117,15 @@ fn shorten(command: &mut Value) {
     }
 }
 
-/// Leaves as many of the first items as fit, and one at least. Gives how many there were.
-pub(super) fn fit<T: Serialize>(items: &mut Vec<T>) -> usize {
-    let (all, mut size) = (items.len(), 0);
+/// Leaves as many of the first items as fit, and one at least.
+pub(super) fn fit<T: Serialize>(items: &mut Vec<T>) {
+    let mut size = 0;
     let fits = items.iter().take_while(|item| {
         size += serde_json::to_vec(item).map_or(0, |bytes| bytes.len() + 1);
         size <= LIST_BYTES
     });
     let fits = fits.count().max(1);
     items.truncate(fits);
-    all
 }
 
 /// Takes from workspaces' records what narrow profiles do not have.
@@ -196,7 +195,7 @@ mod tests {
         assert!(line.ends_with("x[the rest is left out]"), "{line}");
 
         let mut items = vec!["x".repeat(1000); 100];
-        assert_eq!(fit(&mut items), 100);
+        fit(&mut items);
         assert_eq!(items.len(), 49);
         let mut items = vec!["x".repeat(LIST_BYTES)];
         fit(&mut items);

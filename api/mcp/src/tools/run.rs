@@ -1,7 +1,6 @@
 //! Commands in a VM that is gone afterwards: `vm_run` and `vm_exec`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use pyro_client::types::{ExecRecord, ExecRequest, NetworkPolicy, RunRequest, RunResult};
 use schemars::JsonSchema;
@@ -12,11 +11,8 @@ use super::command::{
     Command, environment, max_output_bytes, mem_mib, root, timeout_seconds, ttl_seconds, vcpu_count,
 };
 use crate::call::Call;
-use crate::undo::Undo;
+use crate::undo::{ACCEPTED_WITHIN, Undo};
 use crate::{Error, cut};
-
-/// A command that has no answer by then has been accepted.
-const ACCEPTED_WITHIN: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Run {
@@ -37,9 +33,9 @@ pub(super) struct Run {
     #[serde(default = "max_output_bytes")]
     #[schemars(range(min = 256, max = 65536))]
     max_output_bytes: u64,
-    /// Seconds until the VM is ended
+    /// Seconds until the VM is ended; when left out, no less than timeout_seconds
     #[serde(default)]
-    #[schemars(range(min = 1, max = 86400), extend("x-pyro-wide" = true))]
+    #[schemars(range(min = 1, max = 86400), extend("x-pyro-wide" = true, "default" = ttl_seconds()))]
     ttl_seconds: Option<u64>,
     /// What the guest may reach
     #[serde(default)]
@@ -122,7 +118,7 @@ pub(super) async fn exec(call: Call, input: VmExec) -> Result<Answer<LastExec>, 
     let delete = |_| async move {
         let _ = client.delete(&workspace).await;
     };
-    // What never ran leaves the VM as it is, so that the call can be corrected. It is refused at once.
+    // What never ran leaves the VM as it is, so that the call can be corrected.
     let exec = Undo::begin(&call.tasks, exec, delete).patience(ACCEPTED_WITHIN);
     let mut record = exec.kept().await?;
     let mut was_cut = false;

@@ -1,7 +1,6 @@
 //! Tools of services.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use pyro_client::types::{
     DEFAULT_READY_INTERVAL_MS, DEFAULT_READY_TIMEOUT_SECONDS, DEFAULT_TAIL_LINES, PublishPort,
@@ -14,11 +13,9 @@ use super::command::{Command, max_bytes, root};
 use super::workspace::Which;
 use super::{Answer, Members, READS, REPLACES, RUNS, Tool, Words, tool};
 use crate::call::Call;
-use crate::undo::Undo;
+use crate::undo::{ACCEPTED_WITHIN, Undo};
 use crate::{Error, cut};
 
-/// A start that has no answer by then has been accepted.
-const ACCEPTED_WITHIN: Duration = Duration::from_secs(1);
 const SERVICE: Members = Members::all(&[
     "workspace_id",
     "name",
@@ -123,10 +120,19 @@ async fn start(call: Call, input: Start) -> Result<Answer<Service>, Error> {
     let name = request.name.clone();
     let start = async move { client.service_start(&workspace, &request).await };
     let (client, workspace) = (call.client.clone(), input.workspace);
-    let stop = |_| async move {
-        let _ = client.service_stop(&workspace, &name).await;
+    let stop = |made: Option<Service>| async move {
+        // Without an answer ours is still coming up; one that is ready was there before.
+        let ours = match made {
+            Some(_) => true,
+            None => {
+                let there = client.service_status(&workspace, &name).await;
+                there.is_ok_and(|service| !service.ready)
+            }
+        };
+        if ours {
+            let _ = client.service_stop(&workspace, &name).await;
+        }
     };
-    // What is refused is refused at once; what is not has begun.
     let started = Undo::begin(&call.tasks, start, stop).patience(ACCEPTED_WITHIN);
     Ok(started.kept().await?.into())
 }
